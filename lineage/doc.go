@@ -1,0 +1,9 @@
+// Package lineage writes and reads the record of every scored row: who asked, which version, what went in and out.
+//
+// The pipeline fills Records with what it scored and appends them; the acknowledgement is the moment from which an
+// answer may be seen. Readers fold duplicates to the canonical record (the lowest stream position), filter, tail, count
+// and export. The same streams are the write-ahead log: what is recorded is never scored again.
+//
+// Wire form and identity: docs/lineage.md and SEMANTICS 1 and 4. The package settles nothing, answers nobody, and
+// reaches its streams only through schemas.Log.
+package lineage

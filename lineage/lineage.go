@@ -1,0 +1,49 @@
+package lineage
+
+import (
+	"context"
+	"time"
+
+	"github.com/leatstream/leat/schemas"
+)
+
+// Appender makes records durable. It encodes and appends; it never settles a delivery. Safe for concurrent use; calls
+// for one pipeline are made one at a time (its committer), so their order in the stream is the order of the calls.
+type Appender interface {
+	// Append returns when the stream has acknowledged all of recs (split into messages of at most 900 KiB), with the
+	// position of the last message. Unavailable wrapping schemas.ErrFull: the stream is full and nothing was written of
+	// the message that did not fit. An unknown outcome is retried with the same bytes and the same id until ctx ends;
+	// then Unavailable, and the record may exist.
+	Append(ctx context.Context, recs *Records) (schemas.Position, error)
+}
+
+// Refusal is a request that was refused before admission.
+type Refusal struct {
+	Pipeline, Principal, Via, RequestID string
+	Kind, Error                         string
+	Time                                time.Time
+}
+
+// Query selects records. Zero fields select everything.
+type Query struct {
+	Pipeline  string
+	Model     string // name, or name@version
+	Status    string // ok or error
+	Role      string
+	Run       string // job; RunNone selects records that no job made
+	RequestID string
+	Since     time.Time // append time, inclusive
+	Until     time.Time // append time, exclusive
+	From      uint64    // stream sequence, inclusive
+	Follow    bool      // go on with new records until ctx ends
+	All       bool      // superseded duplicates too
+}
+
+// RunNone as Query.Run selects records that no job made.
+const RunNone = "-"
+
+// Reader reads records back, in stream order, folded to the canonical record unless Query.All.
+type Reader interface {
+	// Scan calls fn for each record until it returns false or an error. The record is lent for the call.
+	Scan(ctx context.Context, q Query, fn func(*Record) (bool, error)) error
+}

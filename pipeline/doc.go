@@ -1,0 +1,7 @@
+// Package pipeline is the path that every row takes: a delivery is decoded, scored along a route, recorded, answered
+// and settled, in that order, whichever of the three ways in it came by (request, topic, job).
+//
+// It holds the specification that a user writes (spec.go), what is wrong with one (validate.go), its compiled graph
+// (compile.go), the batcher of each loaded model (batcher.go), the loop over a source (runner.go) and the unit of commit
+// (commit.go). It imports the contracts of connectors, scorers and lineage, never an implementation; cmd wires those.
+package pipeline
