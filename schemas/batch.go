@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"math"
 	"unsafe"
 )
 
@@ -170,16 +171,57 @@ func (c *Column) AppendBool(v bool) {
 	c.data = append(c.data, b)
 }
 
+// MaxText is the most bytes that a String or Binary column holds: offsets are of 32 bits.
+const MaxText = math.MaxInt32
+
+// Room reports whether every String and Binary column can take n more bytes. Decoders ask before they append: past
+// MaxText AppendText panics.
+func (b *Batch) Room(n int) bool {
+	for i := range b.cols {
+		if c := &b.cols[i]; c.size == 0 && n > MaxText-len(c.data) {
+			return false
+		}
+	}
+	return true
+}
+
 // AppendText adds one element to a String or Binary column. The bytes are copied.
 func (c *Column) AppendText(v []byte) {
 	c.data = append(c.data, v...)
-	c.offsets = append(c.offsets, int32(len(c.data)))
+	c.endText()
 }
 
 // AppendString is AppendText for a string.
 func (c *Column) AppendString(v string) {
 	c.data = append(c.data, v...)
+	c.endText()
+}
+
+func (c *Column) endText() {
+	if len(c.data) > MaxText {
+		panic("schemas: more than 2 GiB of text in column " + c.field.Name)
+	}
 	c.offsets = append(c.offsets, int32(len(c.data)))
+}
+
+// AppendTexts adds whole rows to a String or Binary column: the elements data[offsets[i]:offsets[i+1]], of which there
+// are len(offsets)-1, a multiple of Width. The offsets never decrease and lie within data; the caller has checked
+// that. The bytes are copied.
+func (c *Column) AppendTexts(data []byte, offsets []int32) {
+	n := len(offsets) - 1
+	a, z := offsets[0], offsets[n]
+	if n%c.width != 0 || c.size > 0 {
+		panic("schemas: AppendTexts of a wrong length")
+	}
+	if int(z-a) > MaxText-len(c.data) {
+		panic("schemas: more than 2 GiB of text in column " + c.field.Name)
+	}
+	shift := int32(len(c.data)) - a
+	c.data = append(c.data, data[a:z]...)
+	for _, o := range offsets[1:] {
+		c.offsets = append(c.offsets, o+shift)
+	}
+	c.extendValid(n / c.width)
 }
 
 // EndRow counts a row whose Width elements were appended.
@@ -230,25 +272,25 @@ func (c *Column) AppendFixed(b []byte, n int) {
 		panic("schemas: AppendFixed of a wrong length")
 	}
 	c.data = append(c.data, b...)
-	if c.nulls > 0 {
-		for i := range n {
-			c.setValid(c.rows+i, true)
-		}
-	}
-	c.rows += n
+	c.extendValid(n)
 }
 
 // Extend adds n rows to a fixed-size column and returns the bytes of their elements for the caller to fill at once.
 func (c *Column) Extend(n int) []byte {
 	at := len(c.data)
 	c.data = grow(c.data, n*c.width*c.size)
+	c.extendValid(n)
+	return c.data[at:]
+}
+
+// extendValid counts n rows that are there.
+func (c *Column) extendValid(n int) {
 	if c.nulls > 0 {
 		for i := range n {
 			c.setValid(c.rows+i, true)
 		}
 	}
 	c.rows += n
-	return c.data[at:]
 }
 
 // AppendColumn appends rows [from, to) of another column of the same type and width, nulls included.
@@ -265,12 +307,8 @@ func (c *Column) AppendColumn(src *Column, from, to int) {
 	if c.size > 0 {
 		c.data = append(c.data, src.data[from*c.width*c.size:to*c.width*c.size]...)
 	} else {
-		a, z := src.offsets[from*c.width], src.offsets[to*c.width]
-		shift := int32(len(c.data)) - a
-		c.data = append(c.data, src.data[a:z]...)
-		for _, o := range src.offsets[from*c.width+1 : to*c.width+1] {
-			c.offsets = append(c.offsets, o+shift)
-		}
+		c.AppendTexts(src.data, src.offsets[from*c.width:to*c.width+1])
+		return
 	}
 	c.rows += to - from
 }
@@ -330,13 +368,4 @@ func grow(b []byte, n int) []byte {
 	d := make([]byte, len(b)+n, (c+63)&^63)
 	copy(d, b)
 	return d
-}
-
-func validText(s string) bool {
-	for _, r := range s {
-		if r < 0x20 || r == 0x7f || r == 0xfffd {
-			return false
-		}
-	}
-	return true
 }

@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 )
@@ -42,6 +43,9 @@ func ParseKind(s string) Kind {
 
 // HTTPStatus returns the status of the kind; Denied is 403 (401 is the gateway's own, where credentials are absent).
 func (k Kind) HTTPStatus() int {
+	if int(k) >= len(kindNames) {
+		k = Internal
+	}
 	return [...]int{500, 400, 404, 403, 429, 504, 503}[k]
 }
 
@@ -120,3 +124,41 @@ var ErrDrained = errors.New("drained")
 
 // ErrUnsupported is returned by an operation that an implementation does not claim.
 var ErrUnsupported = errors.New("not supported")
+
+// ErrorBody is how an error crosses the wire, on every transport.
+type ErrorBody struct {
+	Kind    string `json:"kind"`
+	ID      string `json:"id,omitempty"` // the request's id, or for an Internal error what an operator finds in the log
+	Message string `json:"message"`
+	Field   string `json:"field,omitempty"`
+}
+
+// ErrorAnswer writes e as an answer: its header with Leat-Error-Kind, and the JSON of ErrorBody.
+func ErrorAnswer(e *Error, requestID string) (Header, []byte) {
+	b := ErrorBody{Kind: e.Kind.String(), ID: e.ID, Message: e.Error(), Field: e.Field}
+	if b.ID == "" {
+		b.ID = requestID
+	}
+	body, err := json.Marshal(b)
+	if err != nil { // strings alone: cannot fail
+		panic(err)
+	}
+	h := Header{HeaderContentType: {"application/json"}, HeaderErrorKind: {b.Kind}}
+	if requestID != "" {
+		h[HeaderRequestID] = []string{requestID}
+	}
+	return h, body
+}
+
+// AnswerError is the inverse of ErrorAnswer: the error that an answer carries, nil if it carries none.
+func AnswerError(m *Message) *Error {
+	k := m.Header.Get(HeaderErrorKind)
+	if k == "" {
+		return nil
+	}
+	var b ErrorBody
+	if err := json.Unmarshal(m.Payload, &b); err != nil || b.Message == "" {
+		b.Message = k
+	}
+	return &Error{Kind: ParseKind(k), ID: b.ID, Field: b.Field, Err: errors.New(b.Message)}
+}

@@ -61,6 +61,8 @@ type Schema struct {
 	id     SchemaID
 	index  map[string]int
 	canon  []byte
+
+	derived *derived
 }
 
 // NewSchema checks the fields (names unique, UTF-8 and short; shapes positive and bounded) and computes the id.
@@ -69,7 +71,7 @@ func NewSchema(fields []Field) (*Schema, error) {
 	if len(fields) > MaxColumns {
 		return nil, Errorf(Invalid, op, "%d columns: at most %d", len(fields), MaxColumns)
 	}
-	s := &Schema{fields: make([]Field, len(fields)), index: make(map[string]int, len(fields))}
+	s := &Schema{fields: make([]Field, len(fields)), index: make(map[string]int, len(fields)), derived: new(derived)}
 	for i, f := range fields {
 		if f.Name == "" || len(f.Name) > MaxColumnName || !validText(f.Name) {
 			return nil, Errorf(Invalid, op, "column %d: name %q: want 1 to %d bytes of UTF-8 without control characters", i, clip(f.Name), MaxColumnName)
@@ -87,16 +89,44 @@ func NewSchema(fields []Field) (*Schema, error) {
 			}
 			n *= d
 		}
-		if f.Features != nil && len(f.Features) != n {
+		if len(f.Features) > 0 && len(f.Features) != n {
 			return nil, FieldErrorf(Invalid, op, f.Name, "%d feature names for %d elements", len(f.Features), n)
 		}
+		// Copies, since a Schema is immutable; and no empty slices: a shape of no dimensions is a scalar.
+		f.Shape = append([]int(nil), f.Shape...)
+		f.Features = append([]string(nil), f.Features...)
 		s.fields[i] = f
 		s.index[f.Name] = i
+	}
+	if err := checkFeatures(s); err != nil {
+		return nil, err
 	}
 	s.canon = canonicalFields(s.fields)
 	sum := sha256.Sum256(s.canon)
 	copy(s.id[:], sum[:16])
 	return s, nil
+}
+
+// checkFeatures asks that a name means one thing: a column, or one element of one tensor. Rows and files may use either.
+func checkFeatures(s *Schema) error {
+	const op = "schemas.NewSchema"
+	owner := map[string]string{}
+	for i := range s.fields {
+		f := &s.fields[i]
+		for _, n := range f.Features {
+			if n == "" || len(n) > MaxColumnName || !validText(n) {
+				return FieldErrorf(Invalid, op, f.Name, "feature name %q: want 1 to %d bytes of UTF-8 without control characters", clip(n), MaxColumnName)
+			}
+			if _, is := s.index[n]; is {
+				return FieldErrorf(Invalid, op, f.Name, "feature %q has the name of a column", n)
+			}
+			if o, dup := owner[n]; dup {
+				return FieldErrorf(Invalid, op, f.Name, "feature %q is named twice (in %s before)", n, o)
+			}
+			owner[n] = f.Name
+		}
+	}
+	return nil
 }
 
 // MustSchema is NewSchema for schemas written in code.
@@ -218,4 +248,14 @@ func appendCanonicalString(b []byte, s string) []byte {
 type Signature struct {
 	Inputs  *Schema `json:"inputs"`
 	Outputs *Schema `json:"outputs"`
+}
+
+// validText reports whether s is UTF-8 without control characters and replacement characters.
+func validText(s string) bool {
+	for _, r := range s {
+		if r < 0x20 || r == 0x7f || r == 0xfffd {
+			return false
+		}
+	}
+	return true
 }
