@@ -19,9 +19,13 @@ type Appender interface {
 
 // Refusal is a request that was refused before admission.
 type Refusal struct {
-	Pipeline, Principal, Via, RequestID string
-	Kind, Error                         string
-	Time                                time.Time
+	Pipeline  string    `json:"pipeline,omitempty"` // as the caller wrote it
+	Principal string    `json:"principal,omitempty"`
+	Via       string    `json:"via,omitempty"`
+	RequestID string    `json:"request_id,omitempty"`
+	Kind      string    `json:"kind"`
+	Error     string    `json:"error"`
+	Time      time.Time `json:"time"`
 }
 
 // Query selects records. Zero fields select everything.

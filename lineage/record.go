@@ -40,6 +40,8 @@ type Context struct {
 	Run       string // job id, "" for none
 	Runtime   string // "onnxruntime 1.27.0"
 	CPU       string // features that decide bits: "avx512f,fma"
+
+	Policy *Policy // what of the pipeline's columns stays out of the record; nil: nothing. Readers leave it nil
 }
 
 // Row is what belongs to one row.
@@ -73,6 +75,9 @@ type Record struct {
 	RecordID  [32]byte
 	InSchema  schemas.SchemaID
 	OutSchema schemas.SchemaID
+	Salt      [16]byte       // of the salted digests
+	Masked    []string       // columns or features whose values are digests in Input and Output
+	Dropped   []string       // columns or features that are only in the digest under DroppedColumn
 	Input     *schemas.Batch // nil: at the parent
 	InputRow  int
 	Output    *schemas.Batch // nil: no output (an error)
@@ -80,7 +85,9 @@ type Record struct {
 	Position  schemas.Position // stream position; Partition 0
 	Index     int              // in the stream's message
 	Appended  time.Time
-	IDReused  bool // the same request_key came with two input digests
+	IDReused  bool // the same request_key came with another input digest before (Get: or after)
+	// Superseded: a record of the same id lies at a lower position. Readers drop such records unless Query.All.
+	Superseded bool
 }
 
 // RequestKey is SHA-256(principal, pipeline, request_id), each part preceded by its length (u32 little-endian).
