@@ -1,0 +1,54 @@
+# Leat. `make demo` and `make test` are the two commands that a newcomer needs; they set up what they use.
+#
+#   make demo    the main job on real data, on an embedded NATS server    (RATE=2000 events a second)
+#   make test    all tests
+#   make check   formatting, vet, staticcheck, dependency direction, generated files; rewrites nothing
+#   make fuzz    every fuzz target, FUZZTIME each
+#   make bench   every figure beside its floor, measured in the same run; writes bin/bench.json
+#   make build   bin/leat
+#   make setup   fetch ONNX Runtime's shared library into the user's cache folder
+
+SHELL       := /bin/bash
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 5s
+RATE        ?= 2000
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export CGO_ENABLED := 1
+
+.PHONY: build setup demo test check fuzz bench crash generate clean
+
+build:
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/leat ./cmd/leat
+
+setup: build
+	bin/leat doctor --fix --only onnxruntime
+
+demo: setup
+	bin/leat demo --rate $(RATE)
+
+# The race detector is on for everything that is concurrent; the packages of `make test` that are not (codecs, files)
+# run without it first, because allocation counts are asserted there.
+test: setup
+	$(GO) test -timeout 15m ./...
+	$(GO) test -race -short -timeout 15m ./connectors/... ./pipeline/... ./lineage/... ./scorers/...
+
+check:
+	.ci/check $(STATICCHECK)
+
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+bench: setup
+	$(GO) run ./integration/bench
+
+crash: setup
+	$(GO) test -timeout 60m ./integration/crash -rounds 300 -v
+
+generate: build
+	bin/leat pipelines schema > docs/pipeline.schema.json
+	bin/leat openapi > docs/openapi.json
+
+clean:
+	rm -rf bin

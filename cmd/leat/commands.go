@@ -1,0 +1,17 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// commands is the table of all commands.
+func commands(e *env) []*cobra.Command {
+	group := func(id string, cs ...*cobra.Command) []*cobra.Command {
+		for _, c := range cs {
+			c.GroupID = id
+		}
+		return cs
+	}
+	var all []*cobra.Command
+	all = append(all, group("run", serveCommand(e), doctorCommand(e))...)
+	all = append(all, group("look", versionCommand(e))...)
+	return all
+}

@@ -1,0 +1,109 @@
+package pipeline
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/schemas"
+)
+
+// compiled is a revision that is loaded here: its spec as a graph of nodes with their models. It is immutable but for
+// its reference count and its cache of contexts. A request holds the compiled revision that it was admitted under until
+// its answer is committed, so a change of revision never mixes two of them in one request.
+type compiled struct {
+	rev    *Revision
+	root   *modelNode // the one kind of node there is so far; other kinds join as an interface over runs
+	label  []string   // of the answering model, "fraud@3", as a header value
+	policy *lineage.Policy
+	models *models
+	refs   atomic.Int64
+
+	contexts sync.Map // contextKey -> *lineage.Context
+}
+
+// modelNode scores rows with one model version.
+type modelNode struct {
+	path  string
+	model *model
+}
+
+// RootPath is the node path of the route's root.
+const RootPath = "route"
+
+// compile loads what a revision needs. The caller owns one reference.
+func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) {
+	const op = "pipeline.compile"
+	if len(rev.Models) != 1 || rev.Models[0].Node != RootPath {
+		return nil, schemas.Errorf(schemas.Invalid, op, "pipeline %s: a route of this kind is not known to this version of leat", rev.Spec.Name)
+	}
+	r := rev.Models[0]
+	md, err := ms.acquire(ctx, r.Name, r.Version)
+	if err != nil {
+		return nil, err
+	}
+	c := &compiled{rev: rev, models: ms, root: &modelNode{path: r.Node, model: md}, label: []string{r.Name + "@" + strconv.Itoa(r.Version)}}
+	c.refs.Store(1)
+	if rec := rev.Spec.Record; rec != nil {
+		if c.policy, err = lineage.NewPolicy(rec.Mask, rec.Drop); err != nil {
+			c.release()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// acquire takes a reference unless the last one is gone.
+func (c *compiled) acquire() bool {
+	for {
+		n := c.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if c.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release gives n references back; the last one unloads.
+func (c *compiled) release() { c.releaseN(1) }
+
+func (c *compiled) releaseN(n int64) {
+	if c.refs.Add(-n) == 0 {
+		c.models.release(c.root.model)
+	}
+}
+
+type contextKey struct{ principal, via, run string }
+
+// maxContexts bounds the cache of contexts: principals come from a token file or an account, so few are usual.
+const maxContexts = 4096
+
+// context returns the shared part of the records of this revision for one principal and way in.
+func (c *compiled) context(principal, via, run string, env Environment) *lineage.Context {
+	k := contextKey{principal, via, run}
+	if x, ok := c.contexts.Load(k); ok {
+		return x.(*lineage.Context)
+	}
+	v := c.root.model.version
+	x := &lineage.Context{
+		Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
+		Node: c.root.path, Role: lineage.RolePrimary, Model: v.Name, Version: v.Version, Digest: v.Digest,
+		Run: run, Runtime: v.Probed.Runtime, CPU: env.CPU, Policy: c.policy,
+	}
+	n := 0
+	c.contexts.Range(func(any, any) bool { n++; return n < maxContexts })
+	if n < maxContexts {
+		c.contexts.Store(k, x)
+	}
+	return x
+}
+
+// Environment is what decides the bits of an answer beside the model and its input (SEMANTICS 6).
+type Environment struct {
+	Runtime string `json:"runtime"` // "onnxruntime 1.27.0"
+	CPU     string `json:"cpu"`     // features that choose kernels
+}

@@ -1,0 +1,354 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/schemas"
+)
+
+// Binding is one way into a pipeline. The three ways in differ in nothing else.
+type Binding struct {
+	Via       string               // how it is called in records: "nats", "http", "topic"
+	Source    connectors.Source    // owned: drained and closed with the pipeline
+	Responder connectors.Responder // answers callers; nil where nobody waits
+	Output    connectors.Publisher // stores answers; nil where there is no output topic
+	OutputTo  string               // its topic
+	Durable   bool                 // a stored stream: ordered, settled, a bad message goes to the dead letters
+	Trusted   bool                 // Leat-Principal was set by our own door, not by the caller
+}
+
+// Bounds on what one door has admitted and not yet committed. Beyond them a caller gets Overloaded and a topic waits.
+const (
+	maxInflightRows  = 1 << 16
+	maxInflightBytes = 256 << 20
+	receiveMax       = 512 // messages of one Receive: they decode together
+)
+
+// door runs one binding of a pipeline: it receives, decodes and admits, and, when the rows are scored, builds the
+// answers and hands them to the committer.
+type door struct {
+	Binding
+	p      *processor
+	commit *committer
+	seen   *recovered // durable only: what the lineage already holds
+
+	receiving sync.Mutex // Receive is for one caller at a time; a durable door also enqueues under it, which keeps order
+
+	ended chan struct{} // durable only: closed when the door closes
+
+	rows, bytes atomic.Int64  // admitted and not committed
+	room        chan struct{} // capacity 1: a token each time a unit was committed, for a durable door that waits
+
+	order struct {
+		sync.Mutex
+		sync.Cond
+		last uint64 // sequence of the last group that was enqueued
+		turn uint64 // sequence of the group that may commit next
+	}
+}
+
+// item is one admitted request or event on its way through a run.
+type item struct {
+	door     *door
+	rev      *compiled
+	d        *connectors.Delivery
+	enc      schemas.Encoder
+	id       string
+	digest   [32]byte
+	deadline time.Time // zero: none
+	received time.Time
+	size     int
+	from, to int    // its rows in the run
+	group    uint64 // durable: sequence of the group that it was received in
+	last     bool   // durable: the last item of its group
+}
+
+func newDoor(p *processor, b Binding, c *committer, seen *recovered) *door {
+	d := &door{Binding: b, p: p, commit: c, seen: seen, room: make(chan struct{}, 1)}
+	d.order.Cond.L = &d.order.Mutex
+	d.order.turn = 1
+	return d
+}
+
+// serve receives until the source is drained or ctx ends. Several goroutines call it at once, one of which receives
+// while others decode and score.
+func (dr *door) serve(ctx context.Context) error {
+	for {
+		r, b, rev, err := dr.fill(ctx)
+		if err != nil {
+			return err
+		}
+		if r != nil {
+			b.run(ctx, r)
+		}
+		rev.release()
+	}
+}
+
+// fill receives what is queued and decodes it into a new run. A nil run means that there is nothing to score, or that
+// it joined a run that waits. The caller releases the revision.
+func (dr *door) fill(ctx context.Context) (*run, *batcher, *compiled, error) {
+	dr.receiving.Lock()
+	locked := true
+	unlock := func() {
+		if locked {
+			locked = false
+			dr.receiving.Unlock()
+		}
+	}
+	defer unlock()
+	if err := dr.waitForRoom(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	ds, err := dr.Source.Receive(ctx, receiveMax)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if !dr.Durable {
+		unlock()
+	}
+	rev := dr.p.acquire()
+	b := rev.root.model.batcher
+	r := b.newRun()
+	now := time.Now()
+	for _, d := range ds {
+		dr.admit(ctx, r, rev, d, now)
+	}
+	if n := len(r.items); n > 0 && dr.Durable {
+		dr.order.Lock()
+		dr.order.last++
+		for i := range r.items {
+			r.items[i].group = dr.order.last
+		}
+		r.items[n-1].last = true
+		dr.order.Unlock()
+	}
+	return b.enqueue(r), b, rev, nil
+}
+
+// waitForRoom holds a durable door while too much of it is uncommitted.
+func (dr *door) waitForRoom(ctx context.Context) error {
+	for dr.Durable && (dr.rows.Load() >= maxInflightRows/4 || dr.bytes.Load() >= maxInflightBytes/4) {
+		select {
+		case <-dr.room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// admit decodes one delivery into r, or refuses it.
+func (dr *door) admit(ctx context.Context, r *run, rev *compiled, d *connectors.Delivery, now time.Time) {
+	it := item{door: dr, d: d, received: now, size: len(d.Payload), from: r.in.Rows()}
+	err := dr.decode(ctx, r, rev, &it)
+	if err != nil {
+		r.in.Truncate(it.from)
+		dr.refuse(ctx, &it, err)
+		return
+	}
+	if it.enc == nil {
+		return // answered already: from the record, or by another version's own batcher
+	}
+	it.to = r.in.Rows()
+	it.rev = rev
+	rev.refs.Add(1)
+	dr.rows.Add(int64(it.to - it.from))
+	dr.bytes.Add(int64(it.size))
+	r.items = append(r.items, it)
+}
+
+func (dr *door) decode(ctx context.Context, r *run, rev *compiled, it *item) (err error) {
+	const op = "pipeline.admit"
+	h := it.d.Header
+	if len(h) > 0 || rev.rev.Spec.Deadline > 0 {
+		if it.deadline, err = dr.deadline(rev, h, it.received); err != nil {
+			return err
+		}
+	}
+	if it.id, err = dr.requestID(it.d); err != nil {
+		return err
+	}
+	if m := h.Get(schemas.HeaderModel); m != "" {
+		if m != rev.label[0] {
+			return dr.elsewhere(ctx, rev, m, it)
+		}
+	}
+	if dr.seen != nil {
+		if rec := dr.seen.take(it.d.From); rec != nil {
+			return dr.replay(r, rev, it, rec)
+		}
+	}
+	return dr.decodeRows(r, rev, it, op)
+}
+
+func (dr *door) decodeRows(r *run, rev *compiled, it *item, op string) error {
+	if !dr.Durable && (dr.rows.Load() > maxInflightRows || dr.bytes.Load() > maxInflightBytes) {
+		return schemas.Errorf(schemas.Overloaded, op, "pipeline %s has %d rows in hand: try again shortly", rev.rev.Spec.Name, dr.rows.Load())
+	}
+	codec, err := dr.p.host.codec(&it.d.Message)
+	if err != nil {
+		return err
+	}
+	n, enc, err := codec.AppendRows(r.in, &it.d.Message)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return schemas.Errorf(schemas.Invalid, op, "the request holds no rows")
+	}
+	if err := lineage.Fits(r.in, it.from, it.from+n, rev.root.model.sig.Outputs); err != nil {
+		return err
+	}
+	it.digest = lineage.InputDigest(r.in, it.from, it.from+n)
+	it.enc = enc
+	return nil
+}
+
+// elsewhere admits a request that names another version than the active one to that version's own batcher. Loading it
+// may take long, so it is done beside the loop.
+func (dr *door) elsewhere(ctx context.Context, rev *compiled, ref string, it *item) error {
+	if dr.rows.Load() > maxInflightRows {
+		return schemas.Errorf(schemas.Overloaded, "pipeline.admit", "pipeline %s has %d rows in hand: try again shortly", dr.p.name, dr.rows.Load())
+	}
+	rev.refs.Add(1)
+	dr.rows.Add(1) // bounds these goroutines until the rows themselves are counted
+	one := *it
+	go func() {
+		defer rev.release()
+		defer dr.rows.Add(-1)
+		if err := dr.admitElsewhere(ctx, rev, ref, &one); err != nil {
+			dr.refuse(ctx, &one, err)
+		}
+	}()
+	return nil
+}
+
+func (dr *door) admitElsewhere(ctx context.Context, rev *compiled, ref string, it *item) error {
+	other, err := dr.p.pinned(ctx, rev, ref)
+	if err != nil {
+		return err
+	}
+	b := other.root.model.batcher
+	r := b.newRun()
+	it.from = 0
+	if err := dr.decodeRows(r, other, it, "pipeline.admit"); err != nil {
+		r.in.Rollback()
+		b.free(r)
+		other.release()
+		return err
+	}
+	it.to = r.in.Rows()
+	it.rev = other
+	dr.rows.Add(int64(it.to))
+	dr.bytes.Add(int64(it.size))
+	r.items = append(r.items, *it)
+	if r := b.enqueue(r); r != nil {
+		b.run(ctx, r)
+	}
+	return nil
+}
+
+func (dr *door) deadline(rev *compiled, h schemas.Header, now time.Time) (time.Time, error) {
+	if dr.Durable {
+		return time.Time{}, nil // an event has no caller who could give up
+	}
+	t, ok, err := schemas.Deadline(h, now)
+	if err != nil {
+		return t, err
+	}
+	if d := time.Duration(rev.rev.Spec.Deadline); !ok && d > 0 {
+		return now.Add(d), nil
+	}
+	if ok && !t.After(now) {
+		return t, schemas.Errorf(schemas.Expired, "pipeline.admit", "the deadline %s had passed on arrival", schemas.FormatTime(t))
+	}
+	return t, nil
+}
+
+// maxRequestID bounds what a caller can make us store with every row.
+const maxRequestID = 128
+
+// requestID is the caller's, or made: by position for a stored message, else a new ULID.
+func (dr *door) requestID(d *connectors.Delivery) (string, error) {
+	id := d.Header.Get(schemas.HeaderRequestID)
+	if id == "" {
+		if !d.From.IsZero() {
+			return lineage.PositionID(d.From), nil
+		}
+		return ulid.Make().String(), nil
+	}
+	ok := len(id) <= maxRequestID
+	for i := 0; ok && i < len(id); i++ {
+		ok = id[i] > ' ' && id[i] < 0x7f
+	}
+	if !ok {
+		return "", schemas.FieldErrorf(schemas.Invalid, "pipeline.admit", schemas.HeaderRequestID, "want 1 to %d printable ASCII characters without spaces", maxRequestID)
+	}
+	return id, nil
+}
+
+// refuse answers what was not admitted, at once. A stored message goes to the dead letters, or is asked for again if
+// the fault is ours.
+func (dr *door) refuse(ctx context.Context, it *item, err error) {
+	e := dr.p.host.public(err, dr.p.name)
+	dr.p.host.m.errors.WithLabelValues(dr.p.name, e.Kind.String()).Inc()
+	if dr.Durable {
+		dr.unsettled(ctx, it.d, e)
+		return
+	}
+	if dr.p.host.Refuse != nil {
+		dr.p.host.Refuse(lineage.Refusal{Pipeline: dr.p.name, Principal: dr.principal(it.d), Via: dr.Via, RequestID: it.id,
+			Kind: e.Kind.String(), Error: e.Error(), Time: it.received})
+	}
+	if it.d.ReplyTo == "" || dr.Responder == nil {
+		return
+	}
+	h, body := schemas.ErrorAnswer(e, it.id)
+	if err := dr.Responder.Respond(ctx, []connectors.Response{{To: it.d.ReplyTo, Header: h, Payload: body}}); err != nil {
+		dr.p.host.Log.Warn("answer lost", "pipeline", dr.p.name, "error", err)
+	}
+}
+
+// unsettled ends a durable delivery that cannot be scored.
+func (dr *door) unsettled(ctx context.Context, d *connectors.Delivery, e *schemas.Error) {
+	var err error
+	switch e.Kind {
+	case schemas.Unavailable, schemas.Overloaded, schemas.Expired:
+		err = d.Settler.Retry(ctx, d, time.Second)
+	default:
+		err = d.Settler.Reject(ctx, d, e)
+	}
+	if err != nil && ctx.Err() == nil {
+		dr.p.host.Log.Error("delivery stays unsettled", "pipeline", dr.p.name, "position", d.From.String(), slog.Any("error", err))
+	}
+}
+
+func (dr *door) principal(d *connectors.Delivery) string {
+	if dr.Trusted {
+		return d.Header.Get(schemas.HeaderPrincipal)
+	}
+	return ""
+}
+
+// traceID takes the trace id out of a W3C traceparent header.
+func traceID(h schemas.Header) string {
+	if p := strings.Split(h.Get(schemas.HeaderTrace), "-"); len(p) == 4 && len(p[1]) == 32 {
+		return p[1]
+	}
+	return ""
+}
+
+func drained(err error) bool {
+	return errors.Is(err, schemas.ErrDrained) || errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,259 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/scorers"
+)
+
+// Config of a Host.
+type Config struct {
+	AppendTimeout time.Duration `yaml:"appendTimeout"` // of one append to the lineage, for those who wait for an answer
+}
+
+// DefaultConfig returns what suits most.
+func DefaultConfig() Config { return Config{AppendTimeout: 10 * time.Second} }
+
+// Validate reports what is wrong.
+func (c Config) Validate() error {
+	if c.AppendTimeout <= 0 {
+		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.appendTimeout", "want a positive duration")
+	}
+	return nil
+}
+
+// Deps is what a Host works with; cmd fills it.
+type Deps struct {
+	// Watch calls fn for each pipeline as it is now, then once with an empty name, then for each change until ctx ends;
+	// a nil revision means deleted.
+	Watch func(ctx context.Context, fn func(name string, rev *Revision)) error
+	Store scorers.Store
+	// Online opens the doors at which requests for a pipeline arrive.
+	Online func(ctx context.Context, name string) ([]Binding, error)
+	// Topic opens the durable input of a pipeline.
+	Topic   func(ctx context.Context, name string, in *Input, out *Output) (Binding, error)
+	Loaders []scorers.Loader
+	Lineage lineage.Appender
+	WAL     WriteAhead
+	Refuse  func(lineage.Refusal) // does not block
+	Codec   func(*schemas.Message) (schemas.Codec, error)
+	CPU     string // features that decide bits
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Host runs the pipelines of one process: it follows the control plane, loads what active revisions need, and serves
+// each pipeline at its doors. A revision that cannot be loaded leaves the one before serving.
+type Host struct {
+	Config
+	Deps
+	models *models
+	m      *Metrics
+
+	mu struct {
+		sync.Mutex
+		procs  map[string]*processor
+		synced bool // every pipeline that existed at the start has been seen
+	}
+	group sync.WaitGroup // processors
+}
+
+// NewHost makes a host; Run starts it.
+func NewHost(c Config, d Deps) (*Host, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if d.Metrics == nil {
+		d.Metrics = NewMetrics(nil)
+	}
+	h := &Host{Config: c, Deps: d, m: d.Metrics}
+	h.models = newModels(d.Store, d.Loaders, d.Metrics)
+	h.mu.procs = map[string]*processor{}
+	return h, nil
+}
+
+// Run follows the control plane until ctx ends; then it drains: the doors close, what was accepted finishes, and Run
+// returns. grace bounds the draining.
+func (h *Host) Run(ctx context.Context, grace time.Duration) error {
+	work, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	err := h.Watch(ctx, func(name string, rev *Revision) { h.change(work, name, rev) })
+	limit, cancel := context.WithTimeout(work, grace)
+	defer cancel()
+	h.drain(limit)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// change notes what a pipeline should be now; its processor makes it so.
+func (h *Host) change(ctx context.Context, name string, rev *Revision) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if name == "" {
+		h.mu.synced = true
+		return
+	}
+	p := h.mu.procs[name]
+	if p == nil {
+		if rev == nil {
+			return
+		}
+		p = newProcessor(ctx, h, name)
+		h.mu.procs[name] = p
+		h.group.Add(1)
+		go func() {
+			defer h.group.Done()
+			p.run(ctx)
+		}()
+	}
+	if rev == nil {
+		delete(h.mu.procs, name)
+	}
+	p.want(rev)
+}
+
+func (h *Host) drain(ctx context.Context) {
+	h.mu.Lock()
+	for _, p := range h.mu.procs {
+		p.stop(ctx)
+	}
+	h.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		h.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		h.Log.Warn("not everything finished within the grace period")
+	}
+}
+
+// Ready returns nil when every pipeline that is applied is loaded in its active revision, else what is missing.
+func (h *Host) Ready() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.mu.synced {
+		return schemas.Errorf(schemas.Unavailable, "pipeline.Ready", "still reading the control plane")
+	}
+	var missing []string
+	for name, p := range h.mu.procs {
+		if s := p.state(); s.Error != "" {
+			missing = append(missing, name+": "+s.Error)
+		} else if !s.Ready {
+			missing = append(missing, name+": loading")
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	sort.Strings(missing)
+	return schemas.Errorf(schemas.Unavailable, "pipeline.Ready", "%s", strings.Join(missing, "; "))
+}
+
+// State says what this process serves of a pipeline.
+type State struct {
+	Ready    bool   `json:"ready"`    // the active revision is loaded here
+	Serving  string `json:"serving"`  // revision that answers now; "" for none
+	Revision string `json:"revision"` // active revision
+	Error    string `json:"error,omitempty"`
+}
+
+// State of a pipeline in this process.
+func (h *Host) State(name string) (State, bool) {
+	h.mu.Lock()
+	p := h.mu.procs[name]
+	h.mu.Unlock()
+	if p == nil {
+		return State{}, false
+	}
+	return p.state(), true
+}
+
+// Active returns the revision that answers here now.
+func (h *Host) Active(name string) (*Revision, bool) {
+	h.mu.Lock()
+	p := h.mu.procs[name]
+	h.mu.Unlock()
+	if p == nil {
+		return nil, false
+	}
+	c := p.active.Load()
+	if c == nil {
+		return nil, false
+	}
+	return c.rev, true
+}
+
+// public turns an error into what a caller may see: an Internal error is logged under an id, and only the id leaves.
+func (h *Host) public(err error, pipeline string) *schemas.Error {
+	e := schemas.AsError("pipeline", err)
+	if e.Kind != schemas.Internal || e.ID != "" {
+		return e
+	}
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (Go 1.24)
+	out := &schemas.Error{Op: e.Op, Kind: schemas.Internal, ID: hex.EncodeToString(id[:])}
+	out.Err = fmt.Errorf("internal error %s: its cause is in the server's log", out.ID)
+	h.Log.Error("internal error", "id", out.ID, "pipeline", pipeline, "op", e.Op, slog.Any("error", err))
+	return out
+}
+
+func (h *Host) env(c *compiled) Environment {
+	return Environment{Runtime: c.root.model.version.Probed.Runtime, CPU: h.CPU}
+}
+
+func (h *Host) codec(m *schemas.Message) (schemas.Codec, error) { return h.Deps.Codec(m) }
+
+// Pinned is a revision that is held loaded, for a job.
+type Pinned struct {
+	h *Host
+	c *compiled
+}
+
+// Pin loads (or finds) a revision here and holds it until Close.
+func (h *Host) Pin(ctx context.Context, rev *Revision) (*Pinned, error) {
+	c, err := compile(ctx, h.models, rev)
+	if err != nil {
+		return nil, err
+	}
+	return &Pinned{h: h, c: c}, nil
+}
+
+// Revision returns what is held.
+func (p *Pinned) Revision() *Revision { return p.c.rev }
+
+// Environment returns what decides the bits of its answers here.
+func (p *Pinned) Environment() Environment { return p.h.env(p.c) }
+
+// Class says whether the answer for a row depends on its batch.
+func (p *Pinned) Class() scorers.Class { return p.c.root.model.version.Probed.Class }
+
+// Context returns the shared part of the records that a job makes.
+func (p *Pinned) Context(via, principal, run string) *lineage.Context {
+	return p.c.context(principal, via, run, p.h.env(p.c))
+}
+
+// ScoreBulk scores one piece in the bulk lane: it waits for its turn, then appends one row to out for each row of in.
+func (p *Pinned) ScoreBulk(ctx context.Context, in, out *schemas.Batch) error {
+	return p.c.root.model.scoreBulk(ctx, in, out)
+}
+
+// Online reports whether interactive work was seen within the last second: jobs then run smaller pieces.
+func (p *Pinned) Online() bool { return p.h.models.lanes.online() }
+
+// Close lets go.
+func (p *Pinned) Close() { p.c.release() }

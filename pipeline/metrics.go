@@ -1,0 +1,51 @@
+package pipeline
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics are the figures of the scoring path. Labels are bounded: pipelines and model versions come from the control
+// plane, roles and kinds from fixed sets.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	rows      *prometheus.CounterVec
+	errors    *prometheus.CounterVec
+	total     *prometheus.HistogramVec
+	queue     *prometheus.HistogramVec
+	score     *prometheus.HistogramVec
+	append    *prometheus.HistogramVec
+	commit    *prometheus.HistogramVec
+	batchRows prometheus.Histogram
+	inflight  prometheus.Gauge
+	loaded    *prometheus.GaugeVec
+	loadFails *prometheus.CounterVec
+}
+
+// latency buckets from 50 us to 13 s.
+var latency = prometheus.ExponentialBuckets(50e-6, 2, 18)
+
+// NewMetrics registers the figures; a nil registerer gives metrics that nobody reads.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	hist := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latency}, labels)
+	}
+	count := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		requests:  count("leat_requests_total", "Requests and events answered, by pipeline, model version and role.", "pipeline", "model", "role"),
+		rows:      count("leat_rows_total", "Rows scored, by pipeline, model version and role.", "pipeline", "model", "role"),
+		errors:    count("leat_errors_total", "Requests and events that ended in an error, by pipeline and kind.", "pipeline", "kind"),
+		total:     hist("leat_total_seconds", "From receipt to answer written.", "pipeline"),
+		queue:     hist("leat_queue_seconds", "From receipt to the start of the run.", "pipeline"),
+		score:     hist("leat_score_seconds", "One run of the model.", "pipeline"),
+		append:    hist("leat_append_seconds", "One acknowledged append to the lineage.", "pipeline"),
+		commit:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "leat_commit_rows", Help: "Rows in one append.", Buckets: prometheus.ExponentialBuckets(1, 2, 14)}, []string{"pipeline"}),
+		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "leat_batch_rows", Help: "Rows in one run of a model.", Buckets: prometheus.ExponentialBuckets(1, 2, 14)}),
+		inflight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "leat_runs_in_flight", Help: "Runs of models now."}),
+		loaded:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_pipeline_ready", Help: "1 if the pipeline's active revision is loaded here."}, []string{"pipeline"}),
+		loadFails: count("leat_load_failures_total", "Revisions that could not be loaded; the one before goes on serving.", "pipeline"),
+	}
+	if r != nil {
+		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.batchRows, m.inflight, m.loaded, m.loadFails)
+	}
+	return m
+}
