@@ -36,8 +36,8 @@ type Config struct {
 // Default returns the configuration of a server that nobody configured.
 func Default() Config {
 	return Config{
-		MaxBytes: 8 << 30, JobsMaxBytes: 8 << 30, RejectedMaxBytes: 64 << 20, Replicas: 1,
-		TryTimeout: 5 * time.Second, WatchEvery: 10 * time.Second, WarnAt: 0.8,
+		MaxBytes: 4 << 30, JobsMaxBytes: 4 << 30, RejectedMaxBytes: 64 << 20, Replicas: 1,
+		TryTimeout: 10 * time.Second, WatchEvery: 10 * time.Second, WarnAt: 0.8,
 		RefusalsPerSecond: 10, RefusalsBurst: 50,
 		FoldBack: 10 * time.Minute, FoldRecords: 1 << 20,
 	}
@@ -66,10 +66,10 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Catalogue knows schemas by their ids. schemas/wire implements it over a KV. It is safe for concurrent use.
+// Catalogue knows schemas by their ids: *wire.Catalogue. It is safe for concurrent use.
 type Catalogue interface {
-	// Ensure makes the schema known; another schema under its id is an error.
-	Ensure(ctx context.Context, s *schemas.Schema) error
+	// Put makes the schema known; another schema under its id is an error.
+	Put(ctx context.Context, s *schemas.Schema) error
 	// Lookup returns the schema of an id, NotFound if nobody made it known.
 	Lookup(ctx context.Context, id schemas.SchemaID) (*schemas.Schema, error)
 }

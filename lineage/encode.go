@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/wire"
 )
 
 // A message of the lineage is a list of frames, one after another with nothing between or behind:
@@ -50,33 +51,31 @@ type encoding struct {
 func (r *Records) encode(from int) (msg []byte, next int, err error) {
 	buf := r.out.buf[:0]
 	if next = r.cut(from); from == 0 && next == r.Len() {
-		buf, err = r.encodeWhole(buf)
+		buf = r.encodeWhole(buf)
 	} else {
-		buf, err = r.encodePart(buf, from, next)
+		buf = r.encodePart(buf, from, next)
 	}
 	r.out.buf = buf
-	if err == nil && len(buf) > MaxMessage {
+	if len(buf) > MaxMessage {
 		err = schemas.Errorf(schemas.Internal, "lineage.encode", "a message of %d rows takes %d bytes: at most %d", next-from, len(buf), MaxMessage)
 	}
 	return buf, next, err
 }
 
-func (r *Records) encodeWhole(buf []byte) (_ []byte, err error) {
-	for _, b := range [...]*schemas.Batch{r.env, r.ctx, r.req} {
-		if buf, err = appendFrame(buf, b, 0, b.Rows()); err != nil {
-			return buf, err
-		}
-	}
+var envelopeFormat, contextFormat, requestFormat = wire.FormatOf(EnvelopeSchema), wire.FormatOf(ContextSchema), wire.FormatOf(RequestSchema)
+
+func (r *Records) encodeWhole(buf []byte) []byte {
+	buf = appendFrame(buf, envelopeFormat, r.env, 0, r.env.Rows())
+	buf = appendFrame(buf, contextFormat, r.ctx, 0, r.ctx.Rows())
+	buf = appendFrame(buf, requestFormat, r.req, 0, r.req.Rows())
 	for _, s := range r.active {
-		if buf, err = appendFrame(buf, s.rows, 0, s.rows.Rows()); err != nil {
-			return buf, err
-		}
+		buf = appendFrame(buf, s.format, s.rows, 0, s.rows.Rows())
 	}
-	return buf, nil
+	return buf
 }
 
 // encodePart writes rows [from, to) with contexts, requests, frames and data rows counted anew.
-func (r *Records) encodePart(buf []byte, from, to int) (_ []byte, err error) {
+func (r *Records) encodePart(buf []byte, from, to int) []byte {
 	o := &r.out
 	if o.env == nil {
 		o.env, o.ctx = schemas.NewBatch(EnvelopeSchema), schemas.NewBatch(ContextSchema)
@@ -90,23 +89,15 @@ func (r *Records) encodePart(buf []byte, from, to int) (_ []byte, err error) {
 		requests[i] -= firstReq
 	}
 	r.partSpans()
-	if buf, err = appendFrame(buf, o.env, 0, o.env.Rows()); err != nil {
-		return buf, err
-	}
-	if buf, err = appendFrame(buf, o.ctx, 0, o.ctx.Rows()); err != nil {
-		return buf, err
-	}
-	if buf, err = appendFrame(buf, r.req, int(firstReq), int(lastReq)+1); err != nil {
-		return buf, err
-	}
+	buf = appendFrame(buf, envelopeFormat, o.env, 0, o.env.Rows())
+	buf = appendFrame(buf, contextFormat, o.ctx, 0, o.ctx.Rows())
+	buf = appendFrame(buf, requestFormat, r.req, int(firstReq), int(lastReq)+1)
 	for i, s := range o.spans {
 		if s.n > 0 {
-			if buf, err = appendFrame(buf, r.active[i].rows, int(s.first), int(s.first)+s.n); err != nil {
-				return buf, err
-			}
+			buf = appendFrame(buf, r.active[i].format, r.active[i].rows, int(s.first), int(s.first)+s.n)
 		}
 	}
-	return buf, nil
+	return buf
 }
 
 // partContexts collects the contexts that the part uses.
@@ -179,15 +170,12 @@ func (s *span) add(row int32) {
 }
 
 // appendFrame writes rows [from, to) of b as one frame.
-func appendFrame(buf []byte, b *schemas.Batch, from, to int) ([]byte, error) {
+func appendFrame(buf []byte, f *wire.Format, b *schemas.Batch, from, to int) []byte {
 	at := len(buf)
-	id := b.Schema().ID()
+	id := f.Schema().ID()
 	buf = append(buf, 0, 0, 0, 0)
 	buf = append(buf, id[:]...)
-	buf, err := appendBatch(buf, b, from, to)
-	if err != nil {
-		return buf, err
-	}
+	buf = f.AppendBatch(buf, b, from, to)
 	binary.LittleEndian.PutUint32(buf[at:], uint32(len(buf)-at-4))
-	return buf, nil
+	return buf
 }

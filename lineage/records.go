@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/wire"
 )
 
 // Records is what one append makes durable: rows of one pipeline, of one run or of none, with copies of their inputs and
@@ -30,10 +31,11 @@ type slot struct {
 	policy *Policy
 	plan   *plan // nil: stored as it is
 	rows   *schemas.Batch
-	frame  int32  // -1: no rows since Reset
-	size   *sizes // of rows
-	source *sizes // of src
-	mark   int    // last message that cut gave it to
+	format *wire.Format // of rows
+	frame  int32        // -1: no rows since Reset
+	size   *sizes       // of rows
+	source *sizes       // of src
+	mark   int          // last message that cut gave it to
 }
 
 // retainedSlots and retainedBytes bound what Reset keeps: a pipeline has few schemas, and one huge commit shall not pin
@@ -201,7 +203,7 @@ func (r *Records) slot(s *schemas.Schema, p *Policy) (*slot, error) {
 	if pl != nil {
 		stored = pl.stored
 	}
-	sl := &slot{src: s, policy: p, plan: pl, rows: schemas.NewBatch(stored), frame: -1, size: sizesOf(stored), source: sizesOf(s)}
+	sl := &slot{src: s, policy: p, plan: pl, rows: schemas.NewBatch(stored), format: wire.FormatOf(stored), frame: -1, size: sizesOf(stored), source: sizesOf(s)}
 	r.slots = append(r.slots, sl)
 	return sl, nil
 }

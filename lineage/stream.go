@@ -148,7 +148,7 @@ func (s *Stream) ensureOne(ctx context.Context, sc *schemas.Schema) error {
 	if _, ok := s.known.Load(sc.ID()); ok {
 		return nil
 	}
-	if err := s.catalogue.Ensure(ctx, sc); err != nil {
+	if err := s.catalogue.Put(ctx, sc); err != nil {
 		e := schemas.AsError("lineage.Append", err)
 		return schemas.Errorf(e.Kind, "lineage.Append", "schema %s cannot be put into the catalogue: %w", sc.ID(), err)
 	}
