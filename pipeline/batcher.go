@@ -2,7 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,6 +23,9 @@ type run struct {
 	items   []item
 	start   time.Time // of the scorer's call
 	took    time.Duration
+
+	marks []mark // scratch of call
+	slots []int32
 }
 
 // batcher joins the rows that wait for one loaded model, by whatever way they came, into runs: natural batching. A run
@@ -31,6 +36,8 @@ type batcher struct {
 	slots  int // interactive runs in flight at most: the cores
 	lanes  *lanes
 	m      *Metrics
+	digest string  // of the model
+	poison *Poison // nil: nothing is marked
 
 	mu struct {
 		sync.Mutex
@@ -40,8 +47,8 @@ type batcher struct {
 	pool sync.Pool // of *run
 }
 
-func newBatcher(s scorers.Scorer, l *lanes, m *Metrics) *batcher {
-	b := &batcher{scorer: s, sig: s.Signature(), slots: l.cores, lanes: l, m: m}
+func newBatcher(s scorers.Scorer, digest string, l *lanes, p *Poison, m *Metrics) *batcher {
+	b := &batcher{scorer: s, sig: s.Signature(), slots: l.cores, lanes: l, m: m, digest: digest, poison: p}
 	b.pool.New = func() any {
 		return &run{in: schemas.NewBatch(b.sig.Inputs), out: schemas.NewBatch(b.sig.Outputs)}
 	}
@@ -132,8 +139,12 @@ func (q *run) merge(r *run) {
 // score runs the model on r and passes every item on. If a run of several items fails, each is run alone, so that one
 // caller's rows never fail another's (P6).
 func (b *batcher) score(ctx context.Context, r *run) {
-	err := b.call(ctx, r)
-	if err == nil || len(r.items) == 1 {
+	alone := len(r.items) == 1
+	err := errSuspects
+	if alone || !b.suspects(r) {
+		err = b.call(ctx, r)
+	}
+	if err == nil || alone {
 		if r.turn() {
 			deliver(r, err)
 			b.free(r)
@@ -163,8 +174,17 @@ func (b *batcher) score(ctx context.Context, r *run) {
 func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	b.m.inflight.Inc()
 	defer b.m.inflight.Dec()
+	r.marks = r.marks[:0]
+	for i := range r.items {
+		r.marks = append(r.marks, markOf(b.digest, r.items[i].digest))
+	}
 	r.start = time.Now()
+	if len(r.marks) == 1 && b.poison.deaths(r.marks[0]) >= deadly {
+		return quarantined()
+	}
+	r.slots = b.poison.begin(r.marks, r.slots[:0])
 	err = safeScore(ctx, b.scorer, r.in, r.out)
+	b.poison.end(r.slots)
 	r.took = time.Since(r.start)
 	b.m.batchRows.Observe(float64(r.in.Rows()))
 	if err != nil {
@@ -193,6 +213,22 @@ func safeScore(ctx context.Context, s scorers.Scorer, in, out *schemas.Batch) (e
 	return s.Score(ctx, in, out)
 }
 
+// errSuspects says that a run holds rows that were being run when a process died: each goes alone.
+var errSuspects = errors.New("suspects")
+
+// suspects reports whether an item of r has seen the process die.
+func (b *batcher) suspects(r *run) bool {
+	if b.poison == nil || b.poison.Suspects() == 0 {
+		return false
+	}
+	for i := range r.items {
+		if b.poison.deaths(markOf(b.digest, r.items[i].digest)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // turn reports whether every item may be committed now.
 func (r *run) turn() bool {
 	for i := range r.items {
@@ -215,7 +251,8 @@ func deliver(r *run, err error) {
 	}
 }
 
-// scoreBulk runs one piece of a job in the bulk lane, when it is its turn.
+// scoreBulk runs one piece of a job in the bulk lane, when it is its turn. A piece that was being run when a process
+// died goes row by row; the row that kills is then found, and fails the piece with an error that names it.
 func (b *batcher) scoreBulk(ctx context.Context, in, out *schemas.Batch) error {
 	if err := b.lanes.enterBulk(ctx); err != nil {
 		return err
@@ -223,5 +260,33 @@ func (b *batcher) scoreBulk(ctx context.Context, in, out *schemas.Batch) error {
 	defer b.lanes.leaveBulk()
 	b.m.inflight.Inc()
 	defer b.m.inflight.Dec()
+	piece := markOfRows(b.digest, in, 0, in.Rows())
+	if b.poison.deaths(piece) == 0 {
+		return b.marked(ctx, piece, in, out)
+	}
+	before := out.Rows()
+	one, answer := schemas.NewBatch(b.sig.Inputs), schemas.NewBatch(b.sig.Outputs)
+	for i := range in.Rows() {
+		one.Reset()
+		answer.Reset()
+		one.AppendRange(in, i, i+1)
+		m := markOfRows(b.digest, one, 0, 1)
+		err := quarantined()
+		if b.poison.deaths(m) < deadly {
+			err = b.marked(ctx, m, one, answer)
+		}
+		if err != nil {
+			out.Truncate(before)
+			return schemas.FieldErrorf(schemas.KindOf(err), "pipeline.scoreBulk", "row "+strconv.Itoa(i), "%w", err)
+		}
+		out.AppendRange(answer, 0, 1)
+	}
+	b.poison.end(b.poison.begin([]mark{piece}, nil)) // it passed: no suspect any more
+	return nil
+}
+
+func (b *batcher) marked(ctx context.Context, m mark, in, out *schemas.Batch) error {
+	slots := b.poison.begin([]mark{m}, nil)
+	defer b.poison.end(slots)
 	return safeScore(ctx, b.scorer, in, out)
 }

@@ -47,7 +47,8 @@ type Deps struct {
 	WAL     WriteAhead
 	Refuse  func(lineage.Refusal) // does not block
 	Codec   func(*schemas.Message) (schemas.Codec, error)
-	CPU     string // features that decide bits
+	CPU     string  // features that decide bits
+	Poison  *Poison // nil: deaths during a run are not traced to their rows
 	Metrics *Metrics
 	Log     *slog.Logger
 }
@@ -77,7 +78,7 @@ func NewHost(c Config, d Deps) (*Host, error) {
 		d.Metrics = NewMetrics(nil)
 	}
 	h := &Host{Config: c, Deps: d, m: d.Metrics}
-	h.models = newModels(d.Store, d.Loaders, d.Metrics)
+	h.models = newModels(d.Store, d.Loaders, d.Poison, d.Metrics)
 	h.mu.procs = map[string]*processor{}
 	return h, nil
 }

@@ -16,6 +16,7 @@ type models struct {
 	store   scorers.Store
 	loaders map[string]scorers.Loader // by runtime
 	lanes   *lanes
+	poison  *Poison
 	m       *Metrics
 
 	mu struct {
@@ -33,8 +34,8 @@ type model struct {
 	err   error         // why it failed; read after ready
 }
 
-func newModels(store scorers.Store, loaders []scorers.Loader, m *Metrics) *models {
-	ms := &models{store: store, loaders: map[string]scorers.Loader{}, lanes: newLanes(runtime.GOMAXPROCS(0)), m: m}
+func newModels(store scorers.Store, loaders []scorers.Loader, p *Poison, m *Metrics) *models {
+	ms := &models{store: store, loaders: map[string]scorers.Loader{}, lanes: newLanes(runtime.GOMAXPROCS(0)), poison: p, m: m}
 	for _, l := range loaders {
 		ms.loaders[l.Runtime()] = l
 	}
@@ -86,7 +87,7 @@ func (ms *models) load(ctx context.Context, v scorers.Version) (*batcher, error)
 	if err != nil {
 		return nil, err
 	}
-	return newBatcher(s, ms.lanes, ms.m), nil
+	return newBatcher(s, v.Digest, ms.lanes, ms.poison, ms.m), nil
 }
 
 // release lets go of a model; the last one closes it, which waits for its runs in flight.
