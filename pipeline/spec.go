@@ -1,11 +1,10 @@
 package pipeline
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
-	"gopkg.in/yaml.v3"
+	"github.com/leatstream/leat/schemas/document"
 )
 
 // APIVersion and Kind head every specification.
@@ -27,6 +26,8 @@ type Spec struct {
 	Deadline    Duration          `yaml:"deadline,omitempty" json:"deadline,omitempty"` // for a request that brings none
 	Record      *Record           `yaml:"record,omitempty" json:"record,omitempty"`
 	Route       Node              `yaml:"route" json:"route"`
+
+	text *document.Value // what it was parsed from, so that faults found later still name a line; nil otherwise
 }
 
 // Mode is when an answer may be seen: after its record is acknowledged (strict) or before (async).
@@ -57,7 +58,7 @@ type Record struct {
 	Drop []string `yaml:"drop,omitempty" json:"drop,omitempty"`
 }
 
-// Node is one node of the route: exactly one kind key is set. So far there is one kind, model.
+// Node is one node of the route: exactly one kind key is set. The table nodeKinds says what each kind is.
 type Node struct {
 	Model string `yaml:"model,omitempty" json:"model,omitempty"` // NAME, NAME@ALIAS or NAME@VERSION
 }
@@ -65,28 +66,17 @@ type Node struct {
 // Duration is written as Go writes durations: "250ms".
 type Duration time.Duration
 
-// MarshalJSON writes the text.
-func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+// MarshalText writes the text, for JSON and YAML alike.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// UnmarshalJSON reads the text.
-func (d *Duration) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
+// UnmarshalText reads the text.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return schemas.Errorf(schemas.Invalid, "pipeline.Duration", "%.40q is not a duration; write it with a unit, such as 250ms or 2s", b)
 	}
-	v, err := time.ParseDuration(s)
 	*d = Duration(v)
-	return err
-}
-
-// MarshalYAML writes the text.
-func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
-
-// UnmarshalYAML reads the text.
-func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
-	v, err := time.ParseDuration(n.Value)
-	*d = Duration(v)
-	return err
+	return nil
 }
 
 // Revision is an active pipeline: a specification and what its aliases resolve to, as one value under one KV key.

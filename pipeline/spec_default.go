@@ -1,0 +1,50 @@
+package pipeline
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/leatstream/leat/schemas"
+)
+
+// DefaultDeadline is the deadline of a request that brings none to a pipeline that states none: what NATS's own
+// command line waits for an answer.
+const DefaultDeadline = Duration(5 * time.Second)
+
+// Defaulted returns a copy with every default filled in: lineage, deadline, and a bare model name as NAME@champion. Two
+// specs that mean the same are equal after it. It shares no map or slice with s.
+func (s Spec) Defaulted() Spec {
+	s.text = nil
+	s.Labels = maps.Clone(s.Labels)
+	if len(s.Labels) == 0 {
+		s.Labels = nil
+	}
+	if s.Input != nil {
+		in := *s.Input
+		s.Input = &in
+	}
+	if s.Output != nil {
+		out := *s.Output
+		s.Output = &out
+	}
+	if s.Lineage == "" {
+		s.Lineage = Strict
+	}
+	if s.Deadline == 0 {
+		s.Deadline = DefaultDeadline
+	}
+	if r := s.Record; r != nil {
+		s.Record = nil
+		if len(r.Mask)+len(r.Drop) > 0 {
+			s.Record = &Record{Mask: slices.Clone(r.Mask), Drop: slices.Clone(r.Drop)}
+		}
+	}
+	s.Route = s.Route.rewrite(func(n Node) Node {
+		if ref, err := schemas.ParseModelRef(n.Model); err == nil {
+			n.Model = ref.String()
+		}
+		return n
+	})
+	return s
+}

@@ -1,0 +1,309 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/document"
+	"github.com/leatstream/leat/scorers"
+)
+
+// Bounds on a spec, beside those of package document.
+const (
+	MaxDeadline    = Duration(time.Hour)
+	MaxLabels      = 64
+	MaxLabel       = 256 // bytes of a label's name or value
+	MaxDescription = 4096
+	MaxSpecs       = 256 // pipelines in one file
+)
+
+// ParseSpec reads the pipelines of a YAML or JSON text, several documents allowed, and validates each. All that is
+// wrong comes in one Invalid error, a document.Faults, with paths, lines and what would be right. Defaults are not
+// filled in: see Defaulted.
+func ParseSpec(b []byte) ([]Spec, error) {
+	const op = "pipeline.ParseSpec"
+	docs, err := document.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(docs) == 0 {
+		return nil, schemas.Errorf(schemas.Invalid, op, "no pipeline in it; a pipeline starts with apiVersion: %s, kind: %s", APIVersion, Kind)
+	}
+	if len(docs) > MaxSpecs {
+		return nil, schemas.Errorf(schemas.Invalid, op, "%d pipelines in one text: at most %d", len(docs), MaxSpecs)
+	}
+	var faults document.Faults
+	specs := make([]Spec, len(docs))
+	lines := map[string]int{}
+	for i, v := range docs {
+		s := &specs[i]
+		fs := document.Decode(v, s)
+		s.text = v
+		faults = append(faults, fs...)
+		faults = append(faults, without(s.faults(), fs)...)
+		if at := lines[s.Name]; at > 0 && s.Name != "" {
+			faults = append(faults, document.Fault{Path: "name", Line: v.LineOf("name"), Text: fmt.Sprintf("pipeline %q is here already, at line %d", s.Name, at)})
+		}
+		lines[s.Name] = v.LineOf("name")
+	}
+	if len(faults) > 0 {
+		return nil, faults.Err(op)
+	}
+	return specs, nil
+}
+
+// without drops what follows from a fault that is told already: the contents of a field that could not be read.
+func without(fs, told document.Faults) document.Faults {
+	return slices.DeleteFunc(fs, func(f document.Fault) bool {
+		return slices.ContainsFunc(told, func(t document.Fault) bool {
+			return f.Path != "" && (t.Path == f.Path || strings.HasPrefix(t.Path, f.Path+".") || strings.HasPrefix(t.Path, f.Path+"["))
+		})
+	})
+}
+
+// Validate reports every fault of the spec as one Invalid error (document.Faults), as far as it can be told without
+// knowing the models: see Resolve.
+func (s *Spec) Validate() error { return s.faults().Err("pipeline.Spec.Validate") }
+
+// checker collects faults of one spec.
+type checker struct {
+	text   *document.Value
+	faults document.Faults
+}
+
+func (c *checker) fault(path, format string, args ...any) {
+	c.faults = append(c.faults, document.Fault{Path: path, Line: c.text.LineOf(path), Text: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) err(path string, err error) {
+	if err != nil {
+		c.fault(path, "%v", err)
+	}
+}
+
+func (s *Spec) faults() document.Faults {
+	c := &checker{text: s.text}
+	switch {
+	case s.APIVersion == "":
+		c.fault("apiVersion", "missing; write apiVersion: %s", APIVersion)
+	case s.APIVersion != APIVersion:
+		c.fault("apiVersion", "%.80q is not known to this version of leat; want %s", s.APIVersion, APIVersion)
+	}
+	switch {
+	case s.Kind == "":
+		c.fault("kind", "missing; write kind: %s", Kind)
+	case s.Kind != Kind:
+		c.fault("kind", "unknown kind %.80q%s", s.Kind, document.Meant(s.Kind, []string{Kind}))
+	}
+	if s.Name == "" {
+		c.fault("name", "missing; callers address the pipeline by it")
+	} else {
+		c.err("name", schemas.CheckName("pipeline", s.Name))
+	}
+	if len(s.Description) > MaxDescription {
+		c.fault("description", "%d bytes: at most %d", len(s.Description), MaxDescription)
+	}
+	c.labels(s.Labels)
+	if modes := []string{string(Strict), string(Async)}; s.Lineage != "" && !slices.Contains(modes, string(s.Lineage)) {
+		c.fault("lineage", "unknown mode %.80q%s", s.Lineage, document.Meant(string(s.Lineage), modes))
+	}
+	if s.Deadline < 0 || s.Deadline > MaxDeadline {
+		c.fault("deadline", "%v: want more than 0 and at most %v", time.Duration(s.Deadline), time.Duration(MaxDeadline))
+	}
+	c.topics(s)
+	c.record(s.Record)
+	c.node(&s.Route, RootPath)
+	return c.faults
+}
+
+func (c *checker) labels(labels map[string]string) {
+	if len(labels) > MaxLabels {
+		c.fault("labels", "%d labels: at most %d", len(labels), MaxLabels)
+	}
+	for _, k := range sortedKeys(labels) {
+		if k == "" || len(k) > MaxLabel || len(labels[k]) > MaxLabel {
+			c.fault(fmt.Sprintf("labels.%.80s", k), "a label's name takes 1 to %d bytes, its value up to %d", MaxLabel, MaxLabel)
+		}
+	}
+}
+
+func (c *checker) topics(s *Spec) {
+	if in := s.Input; in != nil {
+		switch {
+		case in.Topic == "" && in.Stream == "" && in.Subject == "":
+			c.fault("input", "empty; name a topic, or a foreign stream and its subject")
+		case in.Topic != "" && in.Stream+in.Subject != "":
+			c.fault("input", "both a topic and a foreign stream; keep one of them")
+		case in.Topic != "":
+			c.err("input.topic", schemas.CheckTopic(in.Topic))
+		case in.Stream == "":
+			c.fault("input.stream", "missing; a subject is read from a stream")
+		case in.Subject == "":
+			c.fault("input.subject", "missing; write > for all subjects of the stream")
+		default:
+			c.foreign(in)
+		}
+	}
+	out := s.Output
+	if out == nil {
+		return
+	}
+	if out.Topic == "" {
+		c.fault("output.topic", "missing; name the topic of the answers, or leave output out")
+		return
+	}
+	c.err("output.topic", schemas.CheckTopic(out.Topic))
+	switch {
+	case s.Input == nil:
+		c.fault("output", "no input to answer; requests are answered to their caller, so output needs input")
+	case s.Input.Topic == out.Topic && out.Topic != "":
+		c.fault("output.topic", "%q is the input's topic too: its answers would be scored again, for ever; choose another", out.Topic)
+	}
+}
+
+// foreign checks the names of a stream that is not ours: what NATS takes, and nothing that could reach our own.
+func (c *checker) foreign(in *Input) {
+	if len(in.Stream) > 128 || strings.ContainsAny(in.Stream, " .*>/\\\t\r\n\x00") {
+		c.fault("input.stream", "%.80q is not a stream name: no spaces, dots, wildcards or slashes", in.Stream)
+	} else if strings.HasPrefix(in.Stream, "LEAT_") || strings.HasPrefix(in.Stream, "KV_") || strings.HasPrefix(in.Stream, "OBJ_") {
+		c.fault("input.stream", "%q is internal; to read a topic write input: {topic: NAME}", in.Stream)
+	}
+	bad := len(in.Subject) > 255 || strings.ContainsAny(in.Subject, " \t\r\n\x00")
+	tokens := strings.Split(in.Subject, ".")
+	for i, t := range tokens {
+		bad = bad || t == "" || len(t) > 1 && strings.ContainsAny(t, "*>") || t == ">" && i < len(tokens)-1
+	}
+	if bad {
+		c.fault("input.subject", "%.80q is not a subject: want tokens joined with dots, * for one token, > at the end for the rest", in.Subject)
+	}
+}
+
+func (c *checker) record(r *Record) {
+	if r == nil {
+		return
+	}
+	where := map[string]string{}
+	for _, l := range []struct {
+		key  string
+		cols []string
+	}{{"record.mask", r.Mask}, {"record.drop", r.Drop}} {
+		if len(l.cols) > schemas.MaxColumns {
+			c.fault(l.key, "%d columns: at most %d", len(l.cols), schemas.MaxColumns)
+			continue
+		}
+		for i, col := range l.cols {
+			at := document.Index(l.key, i)
+			switch {
+			case col == "":
+				c.fault(at, "empty; name a column")
+			case where[col] != "":
+				c.fault(at, "%.80q is at %s already", col, where[col])
+			default:
+				where[col] = at
+			}
+		}
+	}
+}
+
+// node checks that exactly one kind is set, and then that kind.
+func (c *checker) node(n *Node, path string) {
+	var set []string
+	for i := range nodeKinds {
+		if nodeKinds[i].used(n) {
+			set = append(set, nodeKinds[i].key)
+		}
+	}
+	switch len(set) {
+	case 0:
+		c.fault(path, "names nothing to run; want one of %s", strings.Join(kindKeys(), ", "))
+		return
+	case 1:
+	default:
+		c.fault(path, "has %s; a node has exactly one of %s", strings.Join(set, " and "), strings.Join(kindKeys(), ", "))
+		return
+	}
+	for i := range nodeKinds {
+		if k := &nodeKinds[i]; k.used(n) {
+			k.check(n, path, c)
+			for _, ch := range k.children(n) {
+				c.node(ch.node, path+"/"+ch.name)
+			}
+		}
+	}
+}
+
+// Resolver says what a model reference means now. It is called by one goroutine.
+type Resolver interface {
+	// Resolve returns the version; NotFound if there is no such model, version or alias.
+	Resolve(ctx context.Context, ref schemas.ModelRef) (scorers.Version, error)
+	// Known returns references that exist, for a "did you mean": names, and NAME@ALIAS and NAME@VERSION of name.
+	Known(ctx context.Context, name string) ([]string, error)
+}
+
+// Resolve validates the spec, finds the version of every model that it names and the pipeline's signature, and checks
+// the spec against it. The models come sorted by node path. Everything wrong comes in one Invalid error; an error of
+// the resolver other than NotFound is returned as it is.
+func (s *Spec) Resolve(ctx context.Context, r Resolver) ([]ResolvedModel, schemas.Signature, error) {
+	const op = "pipeline.Spec.Resolve"
+	var sig schemas.Signature
+	if err := s.Validate(); err != nil {
+		return nil, sig, err
+	}
+	c := &checker{text: s.text}
+	refs := s.Refs()
+	models := make([]ResolvedModel, 0, len(refs))
+	for _, path := range sortedKeys(refs) {
+		ref, err := schemas.ParseModelRef(refs[path])
+		if err != nil { // Validate let it pass
+			return nil, sig, err
+		}
+		v, err := r.Resolve(ctx, ref)
+		if schemas.KindOf(err) == schemas.NotFound && err != nil {
+			known, kerr := r.Known(ctx, ref.Name)
+			if kerr != nil {
+				return nil, sig, kerr
+			}
+			c.fault(specPath(path)+".model", "no model %s%s", ref, document.Meant(ref.String(), known))
+			continue
+		}
+		if err != nil {
+			return nil, sig, err
+		}
+		models = append(models, ResolvedModel{Node: path, Ref: ref.String(), Name: v.Name, Version: v.Version, Digest: v.Digest})
+		if path == RootPath {
+			sig = v.Probed.Signature
+		}
+	}
+	if sig.Inputs != nil && sig.Outputs != nil && s.Record != nil {
+		c.columns("record.mask", s.Record.Mask, sig)
+		c.columns("record.drop", s.Record.Drop, sig)
+		if len(c.faults) == 0 {
+			_, err := lineage.NewPolicy(s.Record.Mask, s.Record.Drop, sig.Inputs, sig.Outputs)
+			c.err("record", err)
+		}
+	}
+	return models, sig, c.faults.Err(op)
+}
+
+// specPath turns a node path into the path of its field in the spec: both are the same until nodes have children.
+func specPath(node string) string { return strings.ReplaceAll(node, "/", ".") }
+
+// columns checks that each name is a column of the signature, or an element of a packed tensor that names its elements.
+func (c *checker) columns(path string, cols []string, sig schemas.Signature) {
+	var known []string
+	for _, s := range []*schemas.Schema{sig.Inputs, sig.Outputs} {
+		for i := range s.Len() {
+			known = append(append(known, s.Field(i).Name), s.Field(i).Features...)
+		}
+	}
+	for i, col := range cols {
+		if !slices.Contains(known, col) {
+			c.fault(document.Index(path, i), "no column %.80q in the model's signature%s", col, document.Meant(col, known))
+		}
+	}
+}
