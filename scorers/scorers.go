@@ -21,6 +21,15 @@ type Scorer interface {
 	Close() error
 }
 
+// RowChecker is implemented by scorers that must refuse some rows of the right schema (ONNX: a string with a NUL byte,
+// which the runtime would cut in silence). Score makes the same check, but refuses the whole batch: who merges rows of
+// several callers asks before merging, so that one caller's row costs no other caller anything.
+type RowChecker interface {
+	// CheckRows returns an Invalid error whose Field is "rows[i].column", i counted from the batch's first row, for
+	// the first of rows [from, to) that Score would refuse. Pure; safe for concurrent use with Score.
+	CheckRows(in *schemas.Batch, from, to int) error
+}
+
 // Class says whether a scorer's answer for a row depends on the batch it rides in (SEMANTICS 6).
 type Class string
 
