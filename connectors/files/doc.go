@@ -1,0 +1,13 @@
+// Package files reads and writes rows in Parquet, Arrow IPC, NDJSON, JSON and CSV files: the bulk way in and out.
+//
+// What flows through it: arrow.Record batches of a fixed number of rows, never a whole file. A Reader knows its columns
+// and their types before the first row; a Writer writes under a temporary name beside the target, syncs, and takes the
+// target's name at Commit, so that a file of the target's name is always whole.
+//
+// Bulk jobs use Reader and Writer directly. A file is no stream of messages: it has no settlement and no redelivery, so
+// the package implements none of the transport contracts, and claims none.
+//
+// It knows no models and no pipelines, fits no columns to a signature (schemas does), and never fetches from a network.
+// Bytes of a file are not trusted: a panic of a decoding library becomes an Invalid error, and no single allocation
+// follows a size in the file beyond a bound.
+package files

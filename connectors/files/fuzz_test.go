@@ -1,0 +1,124 @@
+package files
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+
+	"github.com/leatstream/leat/schemas"
+)
+
+// drain opens a file and touches every value, as code behind a Reader will.
+func drain(t *testing.T, path string, o Options) {
+	o.BatchRows = 64
+	o.OnRowError = func(e RowError) error {
+		if e.Err == nil || e.Err.Kind != schemas.Invalid {
+			t.Fatalf("row error %v", e.Err)
+		}
+		return nil
+	}
+	r, err := Open(t.Context(), path, o)
+	if err != nil {
+		if schemas.KindOf(err) != schemas.Invalid {
+			t.Fatalf("Open: %v: %v", schemas.KindOf(err), err)
+		}
+		return
+	}
+	defer r.Close()
+	for range 1000 {
+		rec, err := r.Next(t.Context())
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			if schemas.KindOf(err) != schemas.Invalid {
+				t.Fatalf("Next: %v: %v", schemas.KindOf(err), err)
+			}
+			return
+		}
+		touch(t, rec)
+		rec.Release()
+	}
+}
+
+func touch(t *testing.T, rec arrow.Record) {
+	var b []byte
+	for i, c := range rec.Columns() {
+		if ok := arrow.TypeEqual(c.DataType(), rec.Schema().Field(i).Type); !ok {
+			t.Fatalf("column %d is %s, its schema says %s", i, c.DataType(), rec.Schema().Field(i).Type)
+		}
+		for r := range c.Len() {
+			b = appendValue(b[:0], c, r, true)
+			if s, ok := c.(*array.String); ok && !utf8.ValidString(s.Value(r)) {
+				t.Fatalf("%q is not UTF-8", s.Value(r))
+			}
+		}
+	}
+}
+
+func seeds(f *testing.F, format Format) {
+	s := everyType()
+	if format == CSV {
+		s = small
+	}
+	path := filepath.Join(f.TempDir(), "seed")
+	for _, rows := range []int{0, 1, 70} {
+		w, err := Create(path, s.Arrow(), WriterOptions{Format: format, Overwrite: true, RowGroup: 50})
+		if err != nil {
+			f.Fatal(err)
+		}
+		rec, _ := fill(s, rows).Record(nil)
+		if err := w.Write(rec); err != nil {
+			f.Fatal(err)
+		}
+		if err := w.Commit(); err != nil {
+			f.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+}
+
+func fuzzFile(f *testing.F, format Format) {
+	seeds(f, format)
+	path := filepath.Join(f.TempDir(), "fuzzed")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		drain(t, path, Options{Format: format})
+		drain(t, path, Options{Format: format, FromRow: 60, Columns: []string{"c_string", "t_float32"}})
+	})
+}
+
+func fuzzStream(f *testing.F, format Format) {
+	seeds(f, format)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		drain(t, Stdio, Options{Format: format, In: bytes.NewReader(b)})
+		drain(t, Stdio, Options{Format: format, In: bytes.NewReader(b), Want: everyType(), FromRow: 3})
+	})
+}
+
+func FuzzParquet(f *testing.F)     { fuzzFile(f, Parquet) }
+func FuzzArrowFile(f *testing.F)   { fuzzFile(f, Arrow) }
+func FuzzArrowStream(f *testing.F) { fuzzStream(f, Stream) }
+func FuzzCSV(f *testing.F)         { fuzzStream(f, CSV) }
+
+func FuzzNDJSON(f *testing.F) {
+	f.Add([]byte(`{"a":[1,[2]],"b":"\ud800","c":{"d":1}}`))
+	fuzzStream(f, NDJSON)
+}
+
+func FuzzJSON(f *testing.F) {
+	f.Add([]byte(`{"rows":[{"c_int8":1}]}`))
+	fuzzStream(f, JSON)
+}
