@@ -71,6 +71,20 @@ func (e *Error) Error() string {
 	return e.Err.Error()
 }
 
+// Public returns the line that a caller may see: without the field, which travels beside it, and without the cause of an
+// Internal error.
+func (e *Error) Public() string {
+	switch {
+	case e.Kind == Internal && e.ID != "":
+		return "internal error " + e.ID
+	case e.Kind == Internal:
+		return "internal error"
+	case e.Err == nil:
+		return e.Kind.String()
+	}
+	return e.Err.Error()
+}
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 

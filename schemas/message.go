@@ -146,6 +146,21 @@ type Codec interface {
 	AppendRows(dst *Batch, m *Message) (rows int, enc Encoder, err error)
 }
 
+// RowCodec is a Codec whose payloads hold rows that can be refused one by one, for topics and jobs, where a bad row is
+// dead-lettered and the rest goes on. (Online requests are atomic: AppendRows.)
+type RowCodec interface {
+	Codec
+	// AppendGood appends the rows that can be read, in order, and one RowError to bad for each of the others, in order
+	// of rows. A payload that cannot be read at all is an error, and appends nothing.
+	AppendGood(dst *Batch, m *Message, bad []RowError) (rows int, all []RowError, enc Encoder, err error)
+}
+
+// Identified is an Encoder of a request whose body named it: native JSON and the Open Inference Protocol have "id".
+type Identified interface {
+	// RequestID returns the body's id, "" if it has none. Leat-Request-Id goes before it.
+	RequestID() string
+}
+
 // Answer is what an Encoder may tell a caller beside the rows.
 type Answer struct {
 	RequestID string
