@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/leatstream/leat/connectors/gateway"
+	"github.com/leatstream/leat/connectors/nats"
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/bulk"
+	"github.com/leatstream/leat/scorers/onnx"
+	"github.com/leatstream/leat/scorers/registry"
+)
+
+const (
+	defaultHTTP = "127.0.0.1:8080"
+	defaultNATS = "127.0.0.1:4222"
+)
+
+// Config is the server's file (leat serve --config FILE): the packages' own configurations under one roof.
+type Config struct {
+	Data     string            `yaml:"data"`   // folder of streams, models and marks
+	Server   nats.ServerConfig `yaml:"server"` // the embedded NATS server
+	NATS     nats.Config       `yaml:"nats"`   // our connections to it, or to an external one (nats.url)
+	Gateway  gateway.Config    `yaml:"gateway"`
+	Lineage  lineage.Config    `yaml:"lineage"`
+	Pipeline pipeline.Config   `yaml:"pipeline"`
+	Jobs     bulk.Config       `yaml:"jobs"`
+	Registry registry.Config   `yaml:"registry"`
+	ONNX     onnx.Config       `yaml:"onnx"`
+}
+
+func defaultConfig() Config {
+	return Config{
+		Server: nats.DefaultServer(), NATS: nats.Default(), Gateway: gateway.Default(), Lineage: lineage.Default(),
+		Pipeline: pipeline.DefaultConfig(), Jobs: bulk.Default(), Registry: registry.Default(), ONNX: onnx.Default(),
+	}
+}
+
+// load reads a file over the defaults. An unknown key is an error.
+func (c *Config) load(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	d := yaml.NewDecoder(f)
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// Validate reports every fault.
+func (c *Config) Validate() error {
+	errs := []error{c.Gateway.Validate(), c.Lineage.Validate(), c.Pipeline.Validate(), c.Jobs.Validate(), c.Registry.Validate(), c.ONNX.Validate()}
+	if c.NATS.URL == "" {
+		errs = append(errs, c.Server.Validate())
+	}
+	return errors.Join(errs...)
+}
+
+// defaultData is <user's data folder>/leat.
+func defaultData() (string, error) {
+	if d := os.Getenv("XDG_DATA_HOME"); d != "" {
+		return filepath.Join(d, "leat"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no home folder (%w): name a data folder with --data", err)
+	}
+	return filepath.Join(home, ".local", "share", "leat"), nil
+}
+
+// hostPort splits an address as flags give it.
+func hostPort(flag, s string) (string, int, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("--%s %q: want HOST:PORT, such as 127.0.0.1:8080; port 0 picks a free one", flag, s)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 0 || n > 65535 {
+		return "", 0, fmt.Errorf("--%s %q: %q is not a port", flag, s, port)
+	}
+	return host, n, nil
+}
