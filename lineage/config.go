@@ -102,8 +102,11 @@ func Open(ctx context.Context, logs schemas.Logs, c Config) (Logs, error) {
 
 // log returns a log by its stream's name.
 func (l *Logs) log(name string) schemas.Log {
-	if name == LogJobs {
+	switch name {
+	case LogJobs:
 		return l.Jobs
+	case LogRejected:
+		return l.Rejected
 	}
 	return l.Online
 }

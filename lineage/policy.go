@@ -33,7 +33,8 @@ const DroppedColumn = "leat.dropped"
 const digestWidth = sha256.Size
 
 // NewPolicy checks that every name is a column, or a feature of a packed tensor, of one of the schemas, and that none
-// comes twice. Invalid names the field ("record.mask[1]"). No names at all give a nil Policy: everything is stored.
+// comes twice. Invalid names the field ("record.mask[1]"). Without schemas the names are not looked up. No names at all
+// give a nil Policy: everything is stored.
 func NewPolicy(mask, drop []string, known ...*schemas.Schema) (*Policy, error) {
 	const op = "lineage.NewPolicy"
 	if len(mask)+len(drop) == 0 {
@@ -47,7 +48,7 @@ func NewPolicy(mask, drop []string, known ...*schemas.Schema) (*Policy, error) {
 				return schemas.FieldErrorf(schemas.Invalid, op, field, "column %q is named twice", clip(n))
 			}
 			seen[n] = true
-			if !slices.ContainsFunc(known, func(s *schemas.Schema) bool { return holds(s, n) }) {
+			if len(known) > 0 && !slices.ContainsFunc(known, func(s *schemas.Schema) bool { return holds(s, n) }) {
 				return schemas.FieldErrorf(schemas.Invalid, op, field, "no input or output column %q", clip(n))
 			}
 		}
@@ -61,6 +62,9 @@ func NewPolicy(mask, drop []string, known ...*schemas.Schema) (*Policy, error) {
 	}
 	p := &Policy{mask: slices.Clone(mask), drop: slices.Clone(drop)}
 	for _, s := range known {
+		if s == nil {
+			continue
+		}
 		if _, err := p.plan(s); err != nil {
 			return nil, err
 		}

@@ -117,6 +117,9 @@ func followAll(ctx context.Context, scans []*scan, fn func(*Record) (bool, error
 	return first
 }
 
+// noFoldBack as scan's back: duplicates of what lies before the start are not looked for.
+const noFoldBack = ^uint64(0)
+
 // scan is one pass over one log.
 type scan struct {
 	r       *StreamReader
@@ -131,9 +134,9 @@ type scan struct {
 	needle  []byte
 	ref     modelFilter
 	dec     *decoder
-	fold    *folder
-	start   uint64 // first sequence that is emitted
-	stopped bool   // by fn or by Until
+	fold    *folder // nil: nobody wants ids
+	start   uint64  // first sequence that is emitted
+	stopped bool    // by fn or by Until
 }
 
 func (r *StreamReader) newScan(name string, q Query, data bool, back uint64, fn func(*Record) (bool, error)) *scan {
@@ -179,7 +182,7 @@ func (s *scan) begin(ctx context.Context) (from uint64, err error) {
 		}
 		s.start = max(s.start, seq)
 	}
-	if s.start <= 1 || s.q.All && s.r.config.FoldBack == 0 {
+	if s.start <= 1 || s.back == noFoldBack {
 		return s.start, nil
 	}
 	if at.IsZero() || s.q.From > 0 {
@@ -217,9 +220,13 @@ func (s *scan) entry(ctx context.Context, e *schemas.Entry) (more bool, err erro
 		if !s.wanted(c, q) {
 			continue
 		}
-		key, id := s.dec.ids(i)
-		superseded := s.fold.seen(id)
-		reused := s.fold.reused(key, q.InputDigest)
+		var id [32]byte
+		superseded, reused := false, false
+		if s.fold != nil {
+			var key [32]byte
+			key, id = s.dec.ids(i)
+			superseded, reused = s.fold.seen(id), s.fold.reused(key, q.InputDigest)
+		}
 		if !emit || superseded && !s.q.All || !s.matches(c, i) {
 			continue
 		}
