@@ -161,6 +161,13 @@ type Identified interface {
 	RequestID() string
 }
 
+// OutputChecker is an Encoder whose request asked for outputs by name. The runner asks it before it admits the request,
+// so that an unknown name costs no scoring.
+type OutputChecker interface {
+	// CheckOutputs is Invalid if the answer's schema lacks what was asked for.
+	CheckOutputs(s *Schema) error
+}
+
 // Answer is what an Encoder may tell a caller beside the rows.
 type Answer struct {
 	RequestID string

@@ -100,8 +100,8 @@ func (d *decoder) values(i int, t *target, total int) bool {
 func (d *decoder) featureAt(c *schemas.Column, p *column, t *target, n int) bool {
 	if d.start+n >= c.Rows() {
 		// A row of the tensor may be much wider than the one element that stands for it here, until the others come.
-		if p.width > 64 && !d.afford(p) {
-			return false
+		if n >= (maxNulls+8*d.size)/p.rowBytes {
+			return d.scan.Fail("%d rows of a tensor of %d elements in a payload of %d bytes", n+1, p.width, d.size)
 		}
 		c.Extend(1)
 	}

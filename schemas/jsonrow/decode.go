@@ -19,6 +19,7 @@ type decoder struct {
 	scan   jsonscan.Scanner
 	dst    *schemas.Batch
 	start  int
+	size   int // of the payload
 	nulls  int // bytes that nulls took
 	id     string
 	form   form
@@ -49,6 +50,7 @@ const (
 func (d *decoder) decode(payload []byte) (int, *schemas.Error) {
 	s := &d.scan
 	s.Reset(payload)
+	d.size = len(payload)
 	if !s.Open('{') {
 		return 0, d.failure()
 	}
@@ -340,6 +342,9 @@ func (d *decoder) complete() bool {
 			}
 			c.AppendNull()
 			continue
+		}
+		if int(d.given[i]) < p.width && p.field.Nullable && !d.afford(p) {
+			return false
 		}
 		for e := range p.width {
 			if d.seen[p.first+e] == d.gen {

@@ -30,7 +30,7 @@ func (s *Scanner) Row(c *schemas.Column) bool {
 		return true
 	}
 	shape := f.Shape
-	if len(shape) > 1 && !s.nested() {
+	if len(shape) > 1 && !s.Nested() {
 		shape = []int{c.Width()}
 	}
 	if !s.array(c, f.Type, shape) {
@@ -40,8 +40,8 @@ func (s *Scanner) Row(c *schemas.Column) bool {
 	return true
 }
 
-// nested reports whether an array follows whose first element is an array.
-func (s *Scanner) nested() bool {
+// Nested reports whether an array follows whose first element is an array.
+func (s *Scanner) Nested() bool {
 	if s.Peek() != '[' {
 		return false
 	}

@@ -1,0 +1,74 @@
+// Package codec is the table of content types: which codec reads a message. It is the one package that knows all of
+// them; it looks at the headers and at the first names of a JSON document, and never reads rows itself.
+package codec
+
+import (
+	"strings"
+
+	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/internal/jsonscan"
+	"github.com/leatstream/leat/schemas/jsonrow"
+	"github.com/leatstream/leat/schemas/oip"
+	"github.com/leatstream/leat/schemas/wire"
+)
+
+// Accepted lists the content types, for error lines and descriptions of the API.
+const Accepted = "application/json (native, or Open Inference Protocol), application/octet-stream with " + oip.HeaderLength +
+	", " + wire.ContentTypeStream + ", " + wire.ContentTypeBatch
+
+// For returns the codec of a message by its Content-Type; none means JSON. JSON is native, unless the first name that
+// decides says otherwise: "inputs" and "outputs" are the Open Inference Protocol's. An unknown type is Invalid. It does
+// not allocate.
+func For(m *schemas.Message) (schemas.Codec, error) {
+	ct := m.Header.Get(schemas.HeaderContentType)
+	if i := strings.IndexByte(ct, ';'); i >= 0 {
+		ct = ct[:i]
+	}
+	ct = strings.TrimSpace(ct)
+	binary := m.Header.Get(oip.HeaderLength) != ""
+	switch {
+	case ct == wire.ContentTypeBatch:
+		return wire.Codec{}, nil
+	case ct == "" || strings.EqualFold(ct, jsonrow.ContentType):
+		if binary || sniff(m.Payload) {
+			return oip.Codec{}, nil
+		}
+		return jsonrow.Codec{}, nil
+	case strings.EqualFold(ct, wire.ContentTypeStream):
+		return wire.StreamCodec{}, nil
+	case strings.EqualFold(ct, oip.ContentTypeBinary) && binary:
+		return oip.Codec{}, nil
+	case strings.EqualFold(ct, wire.ContentTypeBatch):
+		return wire.Codec{}, nil
+	case strings.EqualFold(ct, oip.ContentTypeBinary):
+		return nil, schemas.FieldErrorf(schemas.Invalid, "codec.For", schemas.HeaderContentType,
+			"%s needs the header %s", oip.ContentTypeBinary, oip.HeaderLength)
+	}
+	return nil, schemas.FieldErrorf(schemas.Invalid, "codec.For", schemas.HeaderContentType, "%.60q is not taken; accepted are: %s", ct, Accepted)
+}
+
+// sniff reports whether a JSON document is of the Open Inference Protocol. What it cannot read is left to the native
+// codec, which says what is wrong with it.
+func sniff(payload []byte) bool {
+	var s jsonscan.Scanner
+	s.Reset(payload)
+	if !s.Open('{') {
+		return false
+	}
+	for n := 0; s.More('}', n); n++ {
+		k, ok := s.Key()
+		if !ok {
+			return false
+		}
+		switch string(k) {
+		case "rows", "columns":
+			return false
+		case "inputs", "outputs":
+			return true
+		}
+		if !s.Skip() {
+			return false
+		}
+	}
+	return false
+}
