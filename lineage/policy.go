@@ -29,6 +29,9 @@ type Policy struct {
 // DroppedColumn holds the salted digest of the dropped columns of a row.
 const DroppedColumn = "leat.dropped"
 
+// blankSuffix names the blanked element of a packed tensor; its digest has the plain name.
+const blankSuffix = ".withheld"
+
 // digestWidth is the size of a digest: a uint8[32] tensor.
 const digestWidth = sha256.Size
 
@@ -129,7 +132,7 @@ func (p *Policy) plan(s *schemas.Schema) (*plan, error) {
 			pl.masked = append(pl.masked, i)
 			continue
 		}
-		fields = append(fields, f)
+		f.Features = slices.Clone(f.Features)
 		pl.copies = append(pl.copies, i)
 		pl.masked = append(pl.masked, -1)
 		for e, n := range f.Features {
@@ -139,8 +142,10 @@ func (p *Policy) plan(s *schemas.Schema) (*plan, error) {
 					return nil, schemas.FieldErrorf(schemas.Invalid, "lineage.NewPolicy", "record", "%q is an element of the %s tensor %q: withhold the whole column", clip(n), f.Type, f.Name)
 				}
 				pl.blanks = append(pl.blanks, cell{column: i, element: e, name: n, drop: drop})
+				f.Features[e] = n + blankSuffix
 			}
 		}
+		fields = append(fields, f)
 	}
 	pl.digest = len(pl.dropped) > 0
 	for _, c := range pl.blanks {
@@ -162,6 +167,16 @@ func (p *Policy) plan(s *schemas.Schema) (*plan, error) {
 		return nil, schemas.FieldErrorf(schemas.Invalid, "lineage.NewPolicy", "record", "the stored form has no valid schema: %w", err)
 	}
 	return pl, nil
+}
+
+// Stored returns the schema under which rows of s are recorded: s itself if the policy leaves them as they are. A
+// reader's describe function answers for its id.
+func (p *Policy) Stored(s *schemas.Schema) (*schemas.Schema, error) {
+	pl, err := p.plan(s)
+	if err != nil || pl == nil {
+		return s, err
+	}
+	return pl.stored, nil
 }
 
 // append stores rows [from, to) of src in dst; buf is scratch and is returned for reuse.
