@@ -85,8 +85,12 @@ func (o *opened) learn() error {
 		s.Destroy()
 		return err
 	}
-	if len(odd) > 0 {
+	lies := o.lies(seen)
+	if len(odd) > 0 || len(lies) > 0 {
 		s.Destroy()
+		if o.bytes, err = onnxfile.WithoutShapes(o.bytes, lies); err != nil {
+			return err
+		}
 		if s, err = newSession(o.op, o.bytes, o.inputNames(), nil); err != nil {
 			return err
 		}
@@ -97,6 +101,22 @@ func (o *opened) learn() error {
 		return err
 	}
 	return nil
+}
+
+// lies returns the outputs that came in another shape than the file declares: LightGBM's label says [1] and is [N].
+func (o *opened) lies(all []seen) []string {
+	var names []string
+	for i, v := range o.file.Outputs {
+		for _, x := range all {
+			sh := x.shapes[i]
+			if !v.Shaped || slices.EqualFunc(v.Dims, sh, func(d, n int64) bool { return d < 0 || d == n }) {
+				continue
+			}
+			names = append(names, v.Name)
+			break
+		}
+	}
+	return names
 }
 
 func (o *opened) inputNames() []string {

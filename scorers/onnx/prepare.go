@@ -24,6 +24,9 @@ func (l *Loader) Prepare(ctx context.Context, p scorers.Package) (scorers.Packag
 	if err != nil {
 		return scorers.Package{}, err
 	}
+	if _, err := onnxfile.Parse(was); err != nil {
+		return scorers.Package{}, err
+	}
 	now, err := onnxfile.Inline(was, func(e onnxfile.External) ([]byte, error) {
 		return readExternal(p.Files, path.Dir(p.Manifest.File), e)
 	})

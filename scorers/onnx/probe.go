@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -18,14 +17,12 @@ import (
 const (
 	probeRows   = 1024
 	probeTarget = 2 * time.Second // estimated time of the largest run; a slower model is probed, and served, with fewer rows
+	probeTime   = 5 * time.Second // estimated time of all runs; a slower model is tried at fewer places
 )
 
 // probeSizes are the batch sizes that are compared with the largest: those of SEMANTICS 6, and sizes around the widths of
 // vectors and of the blocks that matrix products are cut into.
 var probeSizes = []int{1, 2, 3, 7, 8, 64, 1024, 4, 5, 6, 9, 12, 15, 16, 17, 31, 32, 33, 63, 65, 127, 128, 129, 255, 256, 511, 1000}
-
-// windows is how many places of the rows each size is tried at.
-const windows = 4
 
 // Probe loads the package, runs it on synthetic rows at many batch sizes, and compares each row's bits with those it had
 // in the largest batch.
@@ -39,7 +36,7 @@ func (l *Loader) Probe(ctx context.Context, p scorers.Package) (scorers.Probed, 
 	if o.fixed > 0 {
 		return l.probeFixed(ctx, s, o, pr)
 	}
-	rows, err := s.affordable(ctx, o)
+	rows, share, err := s.affordable(ctx, o)
 	if err != nil {
 		return pr, err
 	}
@@ -47,7 +44,7 @@ func (l *Loader) Probe(ctx context.Context, p scorers.Package) (scorers.Probed, 
 		pr.MaxBatch = rows
 		pr.Notes = append(pr.Notes, fmt.Sprintf("probed and served with at most %d rows a run", rows))
 	}
-	c := &comparison{s: s, in: synthetic(o.sig.Inputs, o.file, o.level, rows), rows: rows}
+	c := &comparison{s: s, in: synthetic(o.sig.Inputs, o.file, o.level, rows), rows: rows, share: share}
 	if c.whole, err = c.score(ctx, 0, rows, rows); err != nil {
 		return pr, err
 	}
@@ -78,7 +75,7 @@ func (o *opened) notes() []string {
 // moves rows about: a row that rides in a full batch, or first before copies of itself.
 func (l *Loader) probeFixed(ctx context.Context, s *scorer, o *opened, pr scorers.Probed) (scorers.Probed, error) {
 	pr.MaxBatch = o.fixed
-	pr.Notes = append(pr.Notes, fmt.Sprintf("takes exactly %d rows a run; fewer are padded", o.fixed))
+	pr.Notes = append(pr.Notes, fmt.Sprintf("takes exactly %s a run; what is left over is padded", rowWord(o.fixed)))
 	c := &comparison{s: s, in: synthetic(o.sig.Inputs, o.file, o.level, o.fixed), rows: o.fixed}
 	var err error
 	if c.whole, err = c.score(ctx, 0, o.fixed, o.fixed); err != nil {
@@ -105,22 +102,22 @@ func worse(pr scorers.Probed, difference float64) scorers.Probed {
 	return pr
 }
 
-// affordable returns the rows of the largest run: fewer than probeRows if the model is slow or its rows are large.
-func (s *scorer) affordable(ctx context.Context, o *opened) (int, error) {
-	rows := min(s.piece, probeRows)
+// affordable returns the rows of the largest run, fewer than probeRows if the model is slow or its rows are large, and the
+// share of them that each size can be tried on.
+func (s *scorer) affordable(ctx context.Context, o *opened) (rows int, share float64, err error) {
+	rows = min(s.piece, probeRows)
 	c := &comparison{s: s, in: synthetic(o.sig.Inputs, o.file, o.level, min(rows, 8)), rows: min(rows, 8)}
 	if _, err := c.score(ctx, 0, c.rows, c.rows); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	start := time.Now()
 	if _, err := c.score(ctx, 0, c.rows, c.rows); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	perRow := time.Since(start) / time.Duration(c.rows)
-	if perRow > 0 {
-		rows = min(rows, max(int(probeTarget/perRow), 2))
-	}
-	return rows, nil
+	perRow := max(time.Since(start)/time.Duration(c.rows), 1)
+	rows = min(rows, max(int(probeTarget/perRow), 2))
+	all := perRow * time.Duration(rows*len(probeSizes))
+	return rows, min(1, float64(probeTime)/float64(all)), nil
 }
 
 // comparison scores the same rows in batches of different sizes.
@@ -128,6 +125,7 @@ type comparison struct {
 	s     *scorer
 	in    *schemas.Batch
 	rows  int
+	share float64        // of the rows that each size is tried on
 	whole *schemas.Batch // the answers of one run over all rows
 }
 
@@ -189,20 +187,13 @@ func (c *comparison) classify(ctx context.Context, pr scorers.Probed) (scorers.P
 	return pr, nil
 }
 
-// windows compares batches of n rows, padded to rows, at several places.
+// windows compares batches of n rows, padded to rows, at places that cover all rows, or an even share of them: a lone row
+// of a linear classifier differs in one row of ten or fewer, where the last bit survives the sigmoid.
 func (c *comparison) windows(ctx context.Context, n, rows int) (float64, error) {
-	places := windows
-	if n == 1 {
-		places *= 8
-	}
-	var seen []int
+	places := max(int(math.Ceil(c.share*float64(c.rows)/float64(n))), min(4, c.rows/n))
 	worst := 0.0
 	for w := range places {
 		from := (c.rows - n) * w / max(places-1, 1)
-		if slices.Contains(seen, from) {
-			continue
-		}
-		seen = append(seen, from)
 		d, err := c.compare(ctx, from, from+n, rows)
 		if err != nil {
 			return 0, err

@@ -34,6 +34,9 @@ func synthetic(s *schemas.Schema, m *onnxfile.Model, l level, n int) *schemas.Ba
 		known = []string{"a", "b", "c"}
 	}
 	for range n {
+		// One scale a row: in a row of mixed scales the largest value alone decides, and a sum of one number has the same
+		// bits in any order.
+		scale := math.Pow(10, float64(rng.IntN(6)-3))
 		for i := range s.Len() {
 			c := b.Column(i)
 			f := s.Field(i)
@@ -42,7 +45,7 @@ func synthetic(s *schemas.Schema, m *onnxfile.Model, l level, n int) *schemas.Ba
 				continue
 			}
 			for range f.Width() {
-				appendSynthetic(c, f.Type, known, l, rng)
+				appendSynthetic(c, f.Type, known, l, scale, rng)
 			}
 			c.EndRow()
 		}
@@ -51,14 +54,14 @@ func synthetic(s *schemas.Schema, m *onnxfile.Model, l level, n int) *schemas.Ba
 	return b
 }
 
-func appendSynthetic(c *schemas.Column, t schemas.DType, known []string, l level, rng *rand.Rand) {
+func appendSynthetic(c *schemas.Column, t schemas.DType, known []string, l level, scale float64, rng *rand.Rand) {
 	switch {
 	case t == schemas.String:
 		c.AppendString(syntheticText(known, l, rng))
 	case t == schemas.Bool:
 		c.AppendBool(l != zero && rng.IntN(2) == 1)
 	case t.Float():
-		appendFloat(c, t, syntheticFloat(l, rng))
+		appendFloat(c, t, syntheticFloat(l, scale, rng))
 	default:
 		v := [levels]uint64{1 + uint64(rng.IntN(100)), 1, 0}[l]
 		var le [8]byte
@@ -95,20 +98,20 @@ func syntheticText(known []string, l level, rng *rand.Rand) string {
 	return k
 }
 
-func syntheticFloat(l level, rng *rand.Rand) float64 {
+func syntheticFloat(l level, scale float64, rng *rand.Rand) float64 {
 	switch l {
 	case zero:
 		return 0
 	case narrow:
 		return rng.Float64()
 	}
-	switch rng.IntN(8) {
+	switch rng.IntN(16) {
 	case 0:
 		return 0
 	case 1:
 		return float64(rng.IntN(200) - 100)
 	}
-	return rng.NormFloat64() * math.Pow(10, float64(rng.IntN(6)-2))
+	return rng.NormFloat64() * scale
 }
 
 func appendFloat(c *schemas.Column, t schemas.DType, v float64) {

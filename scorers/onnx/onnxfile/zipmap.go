@@ -2,6 +2,7 @@ package onnxfile
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -189,6 +190,37 @@ func WithShapes(b []byte, names []string) ([]byte, error) {
 		}
 		out = appendMessage(out, 7, g)
 		return nil
+	})
+	return out, err
+}
+
+// WithoutShapes returns the model with no shape declared for the named outputs. The runtime refuses memory of the true shape
+// for an output whose declared shape is another.
+func WithoutShapes(b []byte, names []string) ([]byte, error) {
+	out := make([]byte, 0, len(b))
+	err := each(b, func(f field) error {
+		if f.num != 7 || f.typ != protowire.BytesType {
+			out = append(out, f.raw...)
+			return nil
+		}
+		g := make([]byte, 0, len(f.val))
+		err := each(f.val, func(f field) error {
+			if f.num == 12 && f.typ == protowire.BytesType {
+				v, err := value(f.val)
+				if err != nil {
+					return err
+				}
+				if v.Form == Tensor && slices.Contains(names, v.Name) {
+					t := appendMessage(nil, 1, appendNumber(nil, 1, uint64(v.Elem)))
+					g = appendMessage(g, 12, appendMessage(appendText(nil, 1, v.Name), 2, t))
+					return nil
+				}
+			}
+			g = append(g, f.raw...)
+			return nil
+		})
+		out = appendMessage(out, 7, g)
+		return err
 	})
 	return out, err
 }
