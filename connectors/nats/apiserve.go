@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/api"
 )
@@ -90,7 +91,7 @@ func (c *Client) operate(table map[string]*api.Operation, m *nats.Msg) {
 			c.log.Error("operation failed", "operation", name, "id", e.ID, "error", err)
 		}
 		var h schemas.Header
-		h, answer.Data = errorAnswer(&e)
+		h, answer.Data = connectors.ErrorAnswer(&e)
 		answer.Header = nats.Header(h)
 	}
 	if err := m.RespondMsg(answer); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,12 +41,19 @@ type Client struct {
 		services map[string]*service
 		subs     []*nats.Subscription // of $SRV, API and the door
 		waiters  map[chan struct{}]struct{}
+		groups   map[*groupSource]struct{}
 	}
 
-	wg sync.WaitGroup
+	groupKV  jetstream.KeyValue // guarded by mu
+	deadMu   sync.Mutex
+	deadMade bool
+	wg       sync.WaitGroup
 }
 
 var (
+	_ connectors.Queues    = (*Client)(nil)
+	_ connectors.Topics    = (*Client)(nil)
+	_ connectors.Replayer  = (*Client)(nil)
 	_ connectors.Requester = (*Client)(nil)
 	_ connectors.Publisher = (*Client)(nil)
 	_ connectors.Responder = (*Client)(nil)
@@ -65,6 +74,7 @@ func Dial(ctx context.Context, c Config, log *slog.Logger) (*Client, error) {
 	cl.mu.scores = map[*scoreSource]struct{}{}
 	cl.mu.services = map[string]*service{}
 	cl.mu.waiters = map[chan struct{}]struct{}{}
+	cl.mu.groups = map[*groupSource]struct{}{}
 	if err := cl.connect(ctx); err != nil {
 		cl.Close()
 		return nil, err
@@ -199,6 +209,12 @@ func (c *Client) MaxPayload() int { return int(c.core.MaxPayload()) }
 
 // Close ends every source, gives partitions up and closes the connections. Idempotent.
 func (c *Client) Close() {
+	c.mu.Lock()
+	groups := slices.Collect(maps.Keys(c.mu.groups))
+	c.mu.Unlock()
+	for _, g := range groups {
+		g.Close(c.closing) // says what it can; what it cannot, others find out
+	}
 
 	c.stop()
 	c.mu.Lock()

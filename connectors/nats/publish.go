@@ -67,7 +67,7 @@ func (c *Client) stamped(op string, m *schemas.Message) (nats.Msg, error) {
 		id = c.id + "-" + shortID(c.robin.Add(1))
 	}
 	h[jetstream.MsgIDHeader] = []string{id}
-	if n, limit := len(m.Payload)+headerSize(h), c.MaxPayload(); n > limit {
+	if n, limit := len(m.Payload)+headerSize(h), c.MaxPayload()-deadRoom; n > limit {
 		return nats.Msg{}, oversize(op, n, limit)
 	}
 	return nats.Msg{Header: h, Data: m.Payload}, nil

@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -42,7 +41,7 @@ func (c *Client) respondOne(r *connectors.Response) error {
 		m.Header = nats.Header(serviceError(r.Header, k))
 	}
 	if n, limit := len(r.Payload)+headerSize(m.Header), c.MaxPayload(); n > limit {
-		h, body := errorAnswer(schemas.Errorf(schemas.Invalid, op, "the answer has %d bytes, the server takes at most %d: ask for fewer rows", n, limit))
+		h, body := connectors.ErrorAnswer(schemas.Errorf(schemas.Invalid, op, "the answer has %d bytes, the server takes at most %d: ask for fewer rows", n, limit))
 		m.Header, m.Data = nats.Header(h), body
 	}
 	return classify(op, "answer", nc.PublishMsg(&m))
@@ -54,26 +53,4 @@ func serviceError(h schemas.Header, kind string) schemas.Header {
 	h.Set(micro.ErrorHeader, kind)
 	h.Set(micro.ErrorCodeHeader, strconv.Itoa(schemas.ParseKind(kind).HTTPStatus()))
 	return h
-}
-
-// errorBody is the body of every error (SEMANTICS 2).
-type errorBody struct {
-	Kind    string `json:"kind"`
-	ID      string `json:"id,omitempty"`
-	Message string `json:"message"`
-	Field   string `json:"field,omitempty"`
-}
-
-// errorAnswer is an error as callers over NATS see it. Internal errors show their id and nothing else.
-func errorAnswer(e *schemas.Error) (schemas.Header, []byte) {
-	b := errorBody{Kind: e.Kind.String(), ID: e.ID, Message: e.Error(), Field: e.Field}
-	if e.Kind == schemas.Internal {
-		b.Message = "internal error"
-	}
-	body, err := json.Marshal(b)
-	if err != nil {
-		body = []byte(`{"kind":"internal","message":"internal error"}`) // strings always marshal
-	}
-	h := schemas.Header{schemas.HeaderContentType: {"application/json"}, schemas.HeaderErrorKind: {b.Kind}}
-	return serviceError(h, b.Kind), body
 }

@@ -157,7 +157,7 @@ func (s *scoreSource) refuse(m *nats.Msg, e *schemas.Error) {
 	if d.ReplyTo == "" {
 		return // nobody waits
 	}
-	h, body := errorAnswer(e)
+	h, body := connectors.ErrorAnswer(e)
 	if err := s.c.respondOne(&connectors.Response{To: d.ReplyTo, Header: h, Payload: body}); err != nil {
 		s.c.log.Warn("cannot refuse a request", "pipeline", s.pipeline, "error", err)
 	}
