@@ -1,0 +1,119 @@
+package bulk
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/schemas"
+)
+
+// topicSource reads stored messages, partition by partition. A message that cannot be decoded is one bad row.
+type topicSource struct {
+	topic    string
+	replayer connectors.Replayer
+	codec    func(*schemas.Message) (schemas.Codec, error)
+	max      int
+	name     string // of the stream, in positions; known after the first message
+
+	open connectors.Source
+	from ref
+}
+
+func (t *topicSource) seek(ctx context.Context, r Range, from ref) error {
+	t.close(ctx)
+	src, err := t.replayer.Open(ctx, connectors.Span{Topic: t.topic, Partition: r.Partition, First: max(r.First, from.Unit), Last: r.Last})
+	if err != nil {
+		return err
+	}
+	t.open, t.from = src, from
+	return nil
+}
+
+func (t *topicSource) fill(ctx context.Context, r *rows) error {
+	ds, err := t.open.Receive(ctx, t.max)
+	if errors.Is(err, schemas.ErrDrained) {
+		return io.EOF
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range ds {
+		t.add(r, d)
+	}
+	return nil
+}
+
+// add decodes a message. Rows of it that belong to an earlier chunk are left out.
+func (t *topicSource) add(r *rows, d *connectors.Delivery) {
+	seq := d.From.Sequence
+	if t.name == "" {
+		t.name = d.From.Stream
+	}
+	fresh := func(sub int) bool { return !(ref{seq, int32(sub)}).before(t.from) }
+	before := r.in.Rows()
+	good, faults, err := t.decode(r.in, &d.Message)
+	if err != nil {
+		if fresh(0) {
+			r.bad = append(r.bad, newBad(ref{Unit: seq}, err))
+		}
+		return
+	}
+	o := origin{request: d.Header.Get(schemas.HeaderRequestID), key: d.Key}
+	if s := d.Header.Get(schemas.HeaderEventTime); s != "" {
+		if when, err := time.Parse(time.RFC3339Nano, s); err == nil { // an event time that cannot be read is none
+			o.event = eventNanos(when)
+		}
+	}
+	stale := 0
+	for sub, n := 0, good+len(faults); sub < n; sub++ {
+		if len(faults) > 0 && faults[0].Row == sub {
+			if fresh(sub) {
+				r.bad = append(r.bad, newBad(ref{seq, int32(sub)}, faults[0].Err))
+			}
+			faults = faults[1:]
+			continue
+		}
+		if !fresh(sub) {
+			stale++
+			continue
+		}
+		o.row = int32(sub)
+		r.at = append(r.at, ref{seq, int32(sub)})
+		r.origins = append(r.origins, o)
+	}
+	if stale > 0 { // a chunk ended within this message: the first one after a seek
+		rest := schemas.NewBatch(r.in.Schema())
+		rest.AppendRange(r.in, before+stale, before+good)
+		r.in.Truncate(before)
+		r.in.AppendRange(rest, 0, rest.Rows())
+	}
+}
+
+func (t *topicSource) decode(in *schemas.Batch, m *schemas.Message) (good int, faults []schemas.RowError, err error) {
+	c, err := t.codec(m)
+	if err != nil {
+		return 0, nil, err
+	}
+	if rc, ok := c.(schemas.RowCodec); ok {
+		good, faults, _, err = rc.AppendGood(in, m, nil)
+		return good, faults, err
+	}
+	good, _, err = c.AppendRows(in, m)
+	return good, nil, err
+}
+
+func (t *topicSource) stream() string { return t.name }
+
+func (t *topicSource) after(r ref) ref { return r.next() }
+
+func (t *topicSource) close(ctx context.Context) {
+	if t.open != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = t.open.Close(ctx) // it was only read
+		t.open = nil
+	}
+}
