@@ -112,7 +112,7 @@ func TestChoose(t *testing.T) {
 	for _, s := range wanted {
 		names = append(names, s.name)
 	}
-	if got := strings.Join(names, " "); len(figs) != 1 || got != "echo/1 echo/64 onnx/bulk leat/bulk" {
+	if got := strings.Join(names, " "); len(figs) != 1 || got != "echo/1 echo/requests/64 onnx/bulk leat/bulk" {
 		t.Errorf("%s for %d figures", got, len(figs))
 	}
 	c.only = regexp.MustCompile("no such figure")
@@ -133,7 +133,7 @@ func TestChoose(t *testing.T) {
 
 // TestFloorFaults: a floor that is too slow fails the run.
 func TestFloorFaults(t *testing.T) {
-	m := map[string][]float64{"echo/1:p50": {63}, "echo/64:rate": {floors.RefEcho64.Rate}, "onnx/1:p50": {60}, "httpecho/64:rate": {30_000}}
+	m := map[string][]float64{"echo/1:p50": {63}, "echo/requests/64:rate": {floors.RefEcho64.Rate}, "onnx/1:p50": {60}, "httpecho/64:rate": {30_000}}
 	if faults := floorFaults(m, 0); len(faults) > 0 {
 		t.Errorf("%v", faults)
 	}
@@ -170,7 +170,7 @@ func TestFlags(t *testing.T) {
 	if err != nil || c.rounds != 1 || c.duration != 500*time.Millisecond || !c.only.MatchString("http alone") {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	for _, args := range [][]string{{"-only", "("}, {"-rounds", "0", "-floors"}, {"-duration", "1ms", "-floors"}, {"extra"},
+	for _, args := range [][]string{{"-only", "("}, {"-rounds", "0", "-floors"}, {"-duration", "1ms", "-floors"}, {"-client", "x", "-floors"}, {"extra"},
 		{"-binary", filepath.Join(t.TempDir(), "none")}} {
 		if _, err := flags(args); err == nil {
 			t.Errorf("%q is taken", args)

@@ -40,10 +40,8 @@ func leatNATS(ctx context.Context, l *lab, setting, n int) (numbers, error) {
 	if err != nil {
 		return nil, err
 	}
-	lp := l.c.loop(n)
-	lp.Answer = hold
 	return s.watched(ctx, l, "nats/"+settings[setting]+"/"+strconv.Itoa(n), func() (numbers, error) {
-		return of(s.client.Callers(ctx, scoreSubject, l.native, lp))
+		return l.over(ctx, s.client, scoreSubject, n)
 	})
 }
 
@@ -113,13 +111,15 @@ func leatTopics(ctx context.Context, l *lab, setting int) (numbers, error) {
 	}
 	spec := fmt.Sprintf("apiVersion: leat/v1\nkind: Pipeline\nname: %s\ninput: {topic: %s}\noutput: {topic: %s}\nlineage: strict\nroute: {model: %s@champion}\n",
 		name, in, out, boosted)
-	return s.watched(ctx, l, "topics/"+settings[setting], func() (numbers, error) {
+	measured, err := s.watched(ctx, l, "topics/"+settings[setting], func() (numbers, error) {
 		if err := s.apply(ctx, s.dir, name, spec); err != nil {
 			return nil, err
 		}
 		rate, err := outputs(ctx, js, topicStream(out), n)
 		return numbers{"rate": rate}, err
 	})
+	// The store reserves room for each topic: a round leaves none behind.
+	return measured, errors.Join(err, s.cli(ctx, "pipelines", "delete", name), s.cli(ctx, "topics", "delete", in), s.cli(ctx, "topics", "delete", out))
 }
 
 // outputs waits until the stream holds n messages and returns how many a second were stored.

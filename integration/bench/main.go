@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/integration/floors"
+	"golang.org/x/term"
 )
 
 // config is what the flags say.
@@ -24,6 +25,7 @@ type config struct {
 	duration   time.Duration
 	quick      bool
 	floorsOnly bool
+	client     string // callers or requests
 	only       *regexp.Regexp
 	binary     string
 	library    string
@@ -68,6 +70,7 @@ func flags(args []string) (*config, error) {
 	f.DurationVar(&c.duration, "duration", 2*time.Second, "of one measurement")
 	f.BoolVar(&c.quick, "quick", false, "one round of half-second measurements: shows that everything runs, measures little")
 	f.BoolVar(&c.floorsOnly, "floors", false, "measure floors and peers alone; needs no product")
+	f.StringVar(&c.client, "client", "callers", "who asks over NATS, on all sides: callers (a lean inbox) or requests (nats.go's own Request)")
 	f.StringVar(&c.binary, "binary", "bin/leat", "the product")
 	f.StringVar(&c.library, "onnxruntime", os.Getenv("LEAT_ONNXRUNTIME"), "shared library for floors and product; else the peers' one")
 	f.StringVar(&c.example, "example", "examples/flights", "folder of the model and the sample")
@@ -87,6 +90,9 @@ func flags(args []string) (*config, error) {
 	}
 	if c.quick {
 		c.rounds, c.duration = 1, 500*time.Millisecond
+	}
+	if c.client != "callers" && c.client != "requests" {
+		return nil, fmt.Errorf("bench: -client %q: want callers or requests", c.client)
 	}
 	if c.rounds < 1 || c.duration < 100*time.Millisecond {
 		return nil, errors.New("bench: want at least one round and 100ms")
@@ -122,7 +128,7 @@ func bench(ctx context.Context, c *config) error {
 		return err
 	}
 	defer l.close()
-	r := &Report{Machine: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(), Rounds: c.rounds,
+	r := &Report{Client: c.client, Machine: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(), Rounds: c.rounds,
 		Fsync: micro(l.fsync), Measures: map[string][]float64{}}
 	failed := l.measure(ctx, wanted, r)
 	if ctx.Err() != nil {
@@ -171,7 +177,7 @@ func choose(c *config) (wanted []sample, figs []figure) {
 			}
 		}
 		if len(figs) > 0 {
-			need["echo/1"], need["echo/64"] = true, true
+			need["echo/1"], need["echo/requests/64"] = true, true
 		}
 	}
 	for _, s := range samples() {
@@ -186,12 +192,18 @@ func choose(c *config) (wanted []sample, figs []figure) {
 func (l *lab) measure(ctx context.Context, wanted []sample, r *Report) error {
 	var failed error
 	broken := map[string]bool{}
+	live := term.IsTerminal(int(os.Stderr.Fd()))
 	for l.round = 1; l.round <= l.c.rounds; l.round++ {
+		if !live {
+			fmt.Fprintf(os.Stderr, "round %d of %d\n", l.round, l.c.rounds)
+		}
 		for _, s := range wanted {
 			if broken[s.name] || s.once && l.round != l.c.rounds {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-40s", l.round, l.c.rounds, s.name)
+			if live {
+				fmt.Fprintf(os.Stderr, "\rround %d of %d: %-40s", l.round, l.c.rounds, s.name)
+			}
 			n, err := s.run(ctx, l)
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -206,13 +218,16 @@ func (l *lab) measure(ctx context.Context, wanted []sample, r *Report) error {
 			}
 		}
 	}
-	fmt.Fprintf(os.Stderr, "\r%-60s\r", "")
+	if live {
+		fmt.Fprintf(os.Stderr, "\r%-60s\r", "")
+	}
 	return failed
 }
 
 // floorFaults checks the floors against what such code should reach here; see package floors.
 func floorFaults(measures map[string][]float64, fsync time.Duration) []error {
-	alone, many := measures["echo/1:p50"], measures["echo/64:rate"]
+	// The field notes' echo was asked through the library's Request, so that is what the scale is taken from.
+	alone, many := measures["echo/1:p50"], measures["echo/requests/64:rate"]
 	if len(alone) == 0 || len(many) == 0 {
 		return nil
 	}
@@ -222,6 +237,7 @@ func floorFaults(measures map[string][]float64, fsync time.Duration) []error {
 		measure string
 		ref     floors.Reference
 	}{
+		{"echo/64:rate", floors.RefEcho64},
 		{"echo/256:rate", floors.RefEcho256},
 		{"append/unsynced:p50", floors.RefAppend},
 		{"append/synced:p50", floors.RefAppendSynced(fsync)},

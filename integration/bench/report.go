@@ -31,6 +31,7 @@ type Row struct {
 type Report struct {
 	Machine  string               `json:"machine"`
 	Cores    int                  `json:"cores"`
+	Client   string               `json:"client"`
 	Rounds   int                  `json:"rounds"`
 	Fsync    float64              `json:"fsync_us"`
 	Figures  []Row                `json:"figures"`

@@ -97,7 +97,20 @@ func echo(ctx context.Context, l *lab, n int) (numbers, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.c.client == "requests" {
+		return of(e.Requests(ctx, l.native, l.c.loop(n)))
+	}
 	return of(e.Run(ctx, l.native, l.c.loop(n)))
+}
+
+// over asks a scorer over NATS; every answer must hold a probability.
+func (l *lab) over(ctx context.Context, c *load.NATSClient, subject string, n int) (numbers, error) {
+	lp := l.c.loop(n)
+	lp.Answer = hold
+	if l.c.client == "requests" {
+		return of(c.Requests(ctx, subject, l.native, lp))
+	}
+	return of(c.Callers(ctx, subject, l.native, lp))
 }
 
 func echoPipelined(ctx context.Context, l *lab) (numbers, error) {
@@ -121,9 +134,7 @@ func natsPy(ctx context.Context, l *lab, n int) (numbers, error) {
 	if err != nil {
 		return nil, err
 	}
-	lp := l.c.loop(n)
-	lp.Answer = hold
-	return of(c.Callers(ctx, peerSubject, l.native, lp))
+	return l.over(ctx, c, peerSubject, n)
 }
 
 func appends(ctx context.Context, l *lab, setting int) (numbers, error) {
