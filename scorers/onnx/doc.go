@@ -24,7 +24,8 @@
 //
 // Sessions run with one thread (intra-op and inter-op 1, no spinning); concurrency comes from concurrent runs, capped by
 // scorers.Slots. A batch is cut into pieces of one constant size. Input is copied into tensors that are bound once and
-// reused: the copy is 1 to 4 % of the cheapest run, binding anew for each batch would cost more.
+// reused, so that a run allocates nothing in Go, strings apart; against the binding alone with tensors made beforehand, a
+// score of 1 to 1,024 rows takes 0.9 to 1.1 times as long (BenchmarkScore, BenchmarkBare).
 //
 // # What can go wrong
 //

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers"
@@ -71,7 +72,7 @@ func (l *Loader) settle(ctx context.Context, s *scorer, probed scorers.Probed) e
 	if probed.Class == scorers.InvariantPadded && s.fixed == 0 {
 		s.least = 2
 	}
-	// The sessions's first bound run is slower than the rest.
+	// The session's first bound run is slower than the rest.
 	in := synthetic(s.sig.Inputs, &onnxfile.Model{}, zero, 1)
 	err := s.Score(ctx, in, schemas.NewBatch(s.sig.Outputs))
 	if schemas.KindOf(err) == schemas.Invalid {
@@ -105,6 +106,8 @@ func (l *Loader) open(ctx context.Context, op string, p scorers.Package) (*score
 	}
 	s := &scorer{sig: o.sig, in: o.in, out: o.out, session: o.session, fixed: o.fixed, least: 1, slots: l.slots, metrics: l.metrics}
 	s.piece = pieceRows(o)
+	// Who forgets Close must not bring the process down: the runtime panics at pinned memory that nobody holds.
+	runtime.SetFinalizer(s, (*scorer).Close)
 	return s, o, nil
 }
 

@@ -27,8 +27,9 @@ func (l *Loader) Prepare(ctx context.Context, p scorers.Package) (scorers.Packag
 	if _, err := onnxfile.Parse(was); err != nil {
 		return scorers.Package{}, err
 	}
+	used := map[string]int64{}
 	now, err := onnxfile.Inline(was, func(e onnxfile.External) ([]byte, error) {
-		return readExternal(p.Files, path.Dir(p.Manifest.File), e)
+		return readExternal(p.Files, path.Dir(p.Manifest.File), e, used)
 	})
 	if err != nil {
 		return scorers.Package{}, err
@@ -63,8 +64,9 @@ func readModel(p scorers.Package) ([]byte, error) {
 	return b, nil
 }
 
-// readExternal reads a tensor's data from a file of the package. The location is relative to the model's folder.
-func readExternal(files fs.FS, dir string, e onnxfile.External) ([]byte, error) {
+// readExternal reads a tensor's data from a file of the package. The location is relative to the model's folder. used counts
+// what was taken from each file: tensors may share bytes (tied weights), but not so that a small file grows to gigabytes.
+func readExternal(files fs.FS, dir string, e onnxfile.External, used map[string]int64) ([]byte, error) {
 	const op = "onnx.Prepare"
 	if !fs.ValidPath(e.Location) || e.Location == "." || bytes.ContainsAny([]byte(e.Location), "\\\x00") {
 		return nil, schemas.Errorf(schemas.Invalid, op, "the model refers to external data at %q: only files inside the package are read, without \"..\" and not absolute", e.Location)
@@ -76,6 +78,9 @@ func readExternal(files fs.FS, dir string, e onnxfile.External) ([]byte, error) 
 	defer f.Close()
 	if e.Offset > size || e.Length > size-e.Offset {
 		return nil, schemas.FieldErrorf(schemas.Invalid, op, e.Location, "external data ends at byte %d: the model asks for %d bytes from %d on", size, e.Length, e.Offset)
+	}
+	if used[e.Location] += e.Length; used[e.Location] > 4*size {
+		return nil, schemas.FieldErrorf(schemas.Invalid, op, e.Location, "the model takes more than four times the file's bytes from it: tensors overlap")
 	}
 	b := make([]byte, e.Length)
 	if r, ok := f.(io.ReaderAt); ok {

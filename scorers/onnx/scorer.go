@@ -3,6 +3,7 @@ package onnx
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -160,6 +161,7 @@ func (s *scorer) Close() error {
 		return nil
 	}
 	s.closed = true
+	runtime.SetFinalizer(s, nil)
 	s.pool.drain()
 	if err := s.session.Destroy(); err != nil {
 		return schemas.Errorf(schemas.Internal, "onnx.Close", "%w", err)

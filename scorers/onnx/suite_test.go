@@ -2,9 +2,15 @@ package onnx_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers"
+	"github.com/leatstream/leat/scorers/onnx"
 	"github.com/leatstream/leat/scorers/scorertest"
 )
 
@@ -76,14 +82,105 @@ func TestMemoryFlat(t *testing.T) {
 		rows int
 	}{
 		{pkg(t, "forest"), 1_000_000},
-		{pkg(t, "columns", nullable("delay", "distance")...), 300_000},
-		{pkg(t, "zipmap"), 300_000},
+		{pkg(t, "columns", nullable("delay", "distance")...), 1_000_000},
+		{pkg(t, "zipmap"), 1_000_000},
 	} {
 		t.Run(c.p.Manifest.Name, func(t *testing.T) {
 			if err := scorertest.Memory(t.Context(), fixture(t, c.p), c.rows); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestForgottenScorer: a scorer that nobody closed is freed, and does not end the process.
+func TestForgottenScorer(t *testing.T) {
+	p, probed := prepared(t, pkg(t, "linear"))
+	for range 3 {
+		if _, err := loader(t).Load(t.Context(), p, probed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		runtime.GC()
+	}
+}
+
+// TestAllocations: a score of numbers allocates nothing in Go once its batch size was seen.
+func TestAllocations(t *testing.T) {
+	for _, name := range []string{"flight-boost", "linear", "integers", "fixed4"} {
+		s, _ := load(t, pkg(t, name))
+		for _, n := range []int{1, 64, 1500} {
+			in := scorertest.Rows(s.Signature().Inputs, n)
+			out := schemas.NewBatch(s.Signature().Outputs)
+			got := testing.AllocsPerRun(20, func() {
+				out.Reset()
+				if err := s.Score(t.Context(), in, out); err != nil {
+					t.Error(err)
+				}
+			})
+			if got > 0 {
+				t.Errorf("%s, %d rows: %g allocations, want none", name, n, got)
+			}
+		}
+	}
+}
+
+// TestSlotsCapRuns: all scorers of a process share the slots, and a full house makes a score wait for its deadline.
+func TestSlotsCapRuns(t *testing.T) {
+	slots := scorers.NewSlots(1)
+	l, err := onnx.New(onnx.Config{Library: library}, slots, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, probed := prepared(t, pkg(t, "forest"))
+	s, err := l.Load(t.Context(), p, probed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := slots.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	in, out := scorertest.Rows(s.Signature().Inputs, 1), schemas.NewBatch(s.Signature().Outputs)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := s.Score(ctx, in, out); schemas.KindOf(err) != schemas.Expired {
+		t.Errorf("got %v", err)
+	}
+	slots.Release()
+	if err := s.Score(t.Context(), in, out); err != nil || slots.InUse() != 0 {
+		t.Errorf("got %v, %d slots in use", err, slots.InUse())
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	r := prometheus.NewRegistry()
+	l, err := onnx.New(onnx.Config{Library: library}, nil, onnx.NewMetrics(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, probed := prepared(t, pkg(t, "forest"))
+	s, err := l.Load(t.Context(), p, probed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	one(t, s, scorertest.Rows(s.Signature().Inputs, 1030)) // two runs, after the one that warms up
+	all, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range all {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetGauge().GetValue() + m.GetHistogram().GetSampleSum()
+		if f.GetName() == "leat_onnx_run_seconds" && m.GetHistogram().GetSampleCount() != 3 {
+			t.Errorf("%d runs counted", m.GetHistogram().GetSampleCount())
+		}
+	}
+	if got["leat_onnx_run_rows"] != 1031 || got["leat_onnx_runs_in_flight"] != 0 || got["leat_onnx_run_seconds"] <= 0 {
+		t.Errorf("got %v", got)
 	}
 }
 
