@@ -3,7 +3,7 @@ package document
 import "strings"
 
 // Near returns the candidate that word was probably meant to be, "" if none is near: equal but for case, dashes and
-// underscores, or within a third of its length (at least one, at most three edits, a swap of neighbours being one).
+// underscores, or within a third of its length (rounded up at two thirds, at least one, at most three edits, a swap of neighbours being one).
 func Near(word string, candidates []string) string {
 	if len(word) > 200 {
 		return ""
@@ -15,7 +15,7 @@ func Near(word string, candidates []string) string {
 			continue
 		}
 		f := fold(c)
-		limit := min(max(1, max(len(w), len(f))/3), 3)
+		limit := min(max(1, (max(len(w), len(f))+1)/3), 3)
 		if len(w) <= 1 || len(f) <= 1 {
 			limit = 0
 		}
