@@ -272,9 +272,12 @@ func (s *source) elemNull(e int) bool {
 	if s.arr.IsNull(e) {
 		return true
 	}
-	if d, ok := s.arr.(*array.Dictionary); ok {
-		k := d.GetValueIndex(e)
-		return k >= 0 && k < d.Dictionary().Len() && d.Dictionary().IsNull(k)
+	switch a := s.arr.(type) {
+	case *array.Null: // has no bitmap
+		return true
+	case *array.Dictionary:
+		k := a.GetValueIndex(e)
+		return k >= 0 && k < a.Dictionary().Len() && a.Dictionary().IsNull(k)
 	}
 	return false
 }
