@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"slices"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
@@ -188,7 +189,13 @@ func appendNamed(dst, src *schemas.Column, element, row int) {
 }
 
 func (u *union) arrowField() arrow.Field {
-	return arrow.Field{Name: u.name, Type: arrow.StructOf(u.batch.Schema().Arrow().Fields()...), Nullable: true}
+	fields := slices.Clone(u.batch.Schema().Arrow().Fields())
+	for i := range fields {
+		if l, ok := fields[i].Type.(*arrow.FixedSizeListType); ok {
+			fields[i].Type = arrow.ListOf(l.Elem())
+		}
+	}
+	return arrow.Field{Name: u.name, Type: arrow.StructOf(fields...), Nullable: true}
 }
 
 // array sees the rows as one struct column.
@@ -201,11 +208,50 @@ func (u *union) array(mem memory.Allocator) (arrow.Array, error) {
 	children := make([]arrow.ArrayData, rec.NumCols())
 	for i := range children {
 		children[i] = rec.Column(i).Data()
+		if c := u.batch.Column(i); c.Field().Tensor() {
+			l, err := listOf(c, mem)
+			if err != nil {
+				return nil, err
+			}
+			defer l.Release()
+			children[i] = l
+		}
 	}
 	rows := u.batch.Rows()
 	d := array.NewData(u.arrowField().Type, rows, []*memory.Buffer{memory.NewBufferBytes(u.valid)}, children, rows-u.present, 0)
 	defer d.Release()
 	return array.NewStructData(d), nil
+}
+
+// listOf turns a tensor column into lists, of no elements where a row is null: the Parquet writer takes no others.
+func listOf(c *schemas.Column, mem memory.Allocator) (arrow.ArrayData, error) {
+	f := *c.Field()
+	f.Nullable = false
+	s, err := schemas.NewSchema([]schemas.Field{f})
+	if err != nil {
+		return nil, err
+	}
+	there := schemas.NewBatch(s)
+	offsets := make([]int32, 1, c.Rows()+1)
+	for i := range c.Rows() {
+		if !c.IsNull(i) {
+			there.Column(0).AppendColumn(c, i, i+1)
+			there.Advance(1)
+		}
+		offsets = append(offsets, int32(there.Rows()*c.Width()))
+	}
+	rec, err := there.Record(mem)
+	if err != nil {
+		return nil, err
+	}
+	defer rec.Release()
+	values := rec.Column(0).(*array.FixedSizeList).ListValues()
+	var valid *memory.Buffer
+	if v := c.Validity(); v != nil {
+		valid = memory.NewBufferBytes(v)
+	}
+	bufs := []*memory.Buffer{valid, memory.NewBufferBytes(arrow.Int32Traits.CastToBytes(offsets))}
+	return array.NewData(arrow.ListOf(values.DataType()), c.Rows(), bufs, []arrow.ArrayData{values.Data()}, c.Nulls(), 0), nil
 }
 
 func (u *union) reset() {

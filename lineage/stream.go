@@ -165,6 +165,19 @@ func (s *Stream) Full(jobs bool) bool {
 	return s.online.full.Load()
 }
 
+// Fill returns how full the log of online records, or that of jobs, is: 0 to 1.
+func (s *Stream) Fill(ctx context.Context, jobs bool) (float64, error) {
+	t := &s.online
+	if jobs {
+		t = &s.jobs
+	}
+	st, err := t.log.Stats(ctx)
+	if err != nil || st.MaxBytes == 0 {
+		return 0, err
+	}
+	return float64(st.Bytes) / float64(st.MaxBytes), nil
+}
+
 // watch keeps the fill level as a metric, warns when it passes the mark, and finds out that a full log has room again.
 func (s *Stream) watch(ctx context.Context) {
 	tick := time.NewTicker(s.config.WatchEvery)
