@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
 
 	"github.com/leatstream/leat/integration/bench/load"
 	"github.com/leatstream/leat/integration/bench/peers"
@@ -24,7 +23,6 @@ type lab struct {
 	rows    *load.Rows // without nulls, for payloads
 	native  [][]byte
 	oip     [][]byte
-	fsync   time.Duration
 	closers []func() // last first
 
 	echo    *floors.Echo
@@ -89,9 +87,7 @@ func (l *lab) prepare(ctx context.Context) (err error) {
 	}
 	l.rows = l.sample.Complete(payloads)
 	l.native, l.oip = l.rows.Native(), l.rows.OIP()
-	const syncs = 300
-	l.fsync, err = floors.Fsync(l.dir, syncs)
-	return err
+	return nil
 }
 
 func (l *lab) later(f func()) { l.closers = append(l.closers, f) }

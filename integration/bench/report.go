@@ -33,7 +33,6 @@ type Report struct {
 	Cores    int                  `json:"cores"`
 	Client   string               `json:"client"`
 	Rounds   int                  `json:"rounds"`
-	Fsync    float64              `json:"fsync_us"`
 	Figures  []Row                `json:"figures"`
 	Measures map[string][]float64 `json:"measures"` // every number of every round; latencies in us
 	Faults   []string             `json:"faults,omitempty"`

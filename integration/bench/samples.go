@@ -7,6 +7,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/leatstream/leat/integration/bench/load"
+	"github.com/leatstream/leat/integration/floors"
 )
 
 // scoreSubject is where the product answers over NATS.
@@ -32,6 +33,7 @@ func samples() []sample {
 	leat := func(name string, run func(ctx context.Context, l *lab) (numbers, error)) {
 		s = append(s, sample{name: name, product: true, run: run})
 	}
+	add("fsync", fsync)
 	add("onnx/1", onnxOne)
 	for _, n := range []int{1, 64, 256} {
 		at := "/" + strconv.Itoa(n)
@@ -143,6 +145,13 @@ func appends(ctx context.Context, l *lab, setting int) (numbers, error) {
 		return nil, err
 	}
 	return ofLatency(a.Run(ctx, l.c.duration/5, l.c.duration/2))
+}
+
+// fsync is the disk as it is in this round: what the synced floors are scaled by.
+func fsync(_ context.Context, l *lab) (numbers, error) {
+	const syncs = 300
+	d, err := floors.Fsync(l.dir, syncs)
+	return numbers{"p50": micro(d)}, err
 }
 
 func onnxOne(_ context.Context, l *lab) (numbers, error) {
