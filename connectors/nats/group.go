@@ -40,7 +40,6 @@ type groupSource struct {
 		sync.Mutex
 		owned []*tenure                      // by partition, nil where somebody else owns it
 		bySub map[*nats.Subscription]*tenure // sessions
-		ready []*connectors.Delivery         // due retries and what waited behind them
 	}
 }
 
@@ -120,6 +119,7 @@ func (g *groupSource) run(ctx context.Context, m *membership) {
 			if err := m.tick(ctx); err != nil && ctx.Err() == nil {
 				g.c.log.Warn("group membership", "topic", g.topic, "group", g.group, "error", err)
 			}
+			wakeUp(g.kick) // what was kept back while we were silent may go
 		}
 		g.mend(ctx)
 		m.finishLeaving(ctx)
@@ -191,33 +191,18 @@ func (g *groupSource) Receive(ctx context.Context, max int) ([]*connectors.Deliv
 
 // takeReady hands over retries that are due, and what waited behind them.
 func (g *groupSource) takeReady(max int) []*connectors.Delivery {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	if g.fenced() {
 		return nil
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var ds []*connectors.Delivery
 	now := time.Now()
 	for _, t := range g.mu.owned {
-		if t != nil {
-			g.mu.ready = t.due(now, g.mu.ready)
+		if t != nil && !t.leaving && len(ds) < max {
+			ds = t.due(now, ds, max)
 		}
 	}
-	n := min(max, len(g.mu.ready))
-	if n == 0 {
-		return nil
-	}
-	ds := make([]*connectors.Delivery, 0, n)
-	for i, d := range g.mu.ready {
-		if len(ds) == n {
-			g.mu.ready = append(g.mu.ready[:0], g.mu.ready[i:]...)
-			return ds
-		}
-		if t := d.Settler.(*tenure); !t.over && !t.leaving {
-			ds = append(ds, d)
-		}
-	}
-	clear(g.mu.ready)
-	g.mu.ready = g.mu.ready[:0]
 	return ds
 }
 

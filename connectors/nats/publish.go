@@ -115,23 +115,18 @@ func (w *window) run(ctx context.Context) error {
 func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, round int) error {
 	var firstErr error
 	waiting := 0
-	timer := time.NewTimer(w.c.cfg.CallTimeout)
-	defer timer.Stop()
-	// take handles one answer, waiting for it if wait is set. false: nothing came in time.
+	epoch := w.c.core.Stats().Reconnects
+	last := time.Now()
+	// take handles one answer, waiting for it if wait is set. false: nothing came in time, or the connection broke.
 	take := func(wait bool) bool {
 		var m *nats.Msg
-		if !wait {
-			select {
-			case m = <-acks:
-			default:
+		select {
+		case m = <-acks:
+		default:
+			if !wait {
 				return false
 			}
-		} else {
-			select {
-			case m = <-acks:
-			case <-ctx.Done():
-				return false
-			case <-timer.C:
+			if m = w.await(ctx, acks, epoch, last); m == nil {
 				return false
 			}
 		}
@@ -141,7 +136,7 @@ func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, r
 		}
 		if r == round {
 			waiting--
-			timer.Reset(w.c.cfg.CallTimeout)
+			last = time.Now()
 		}
 		ack, err := w.read(m)
 		if err != nil && firstErr == nil && r == round {
@@ -183,6 +178,24 @@ func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, r
 		}
 	}
 	return firstErr
+}
+
+// await waits for an answer, nil when none will come: ctx ended, the connection broke, or CallTimeout went by.
+func (w *window) await(ctx context.Context, acks chan *nats.Msg, epoch uint64, last time.Time) *nats.Msg {
+	t := time.NewTicker(retryPause)
+	defer t.Stop()
+	for {
+		select {
+		case m := <-acks:
+			return m
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if !w.c.core.IsConnected() || w.c.core.Stats().Reconnects != epoch || time.Since(last) > w.c.cfg.CallTimeout {
+				return nil
+			}
+		}
+	}
 }
 
 func (w *window) unanswered(ctx context.Context) error {

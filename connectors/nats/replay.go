@@ -87,19 +87,17 @@ type replay struct {
 	close   sync.Once
 	drained chan struct{}
 
-	// Of the goroutine that receives.
+	mu       sync.Mutex // Close may come beside Receive
 	session  *session
 	consumer string
 	last     uint64 // sequence of the newest message handed over
 }
 
+// open makes the consumer and the session anew. The lock is held, or nobody knows r yet.
 func (r *replay) open(ctx context.Context) error {
 	if r.session != nil {
 		r.session.close()
 		r.session = nil
-	}
-	for len(r.ch) > 0 {
-		<-r.ch // of the session that is gone; the new one brings them again
 	}
 	call, cancel := r.c.call(ctx)
 	defer cancel()
@@ -134,10 +132,9 @@ func (r *replay) Receive(ctx context.Context, max int) ([]*connectors.Delivery, 
 			return nil, schemas.ErrDrained
 		default:
 		}
-		if r.session == nil || r.session.broken || r.session.silent(time.Now()) {
-			if err := r.reopen(ctx); err != nil {
-				return nil, err
-			}
+		if again, err := r.mend(ctx); err != nil {
+			return nil, err
+		} else if again {
 			continue
 		}
 		select {
@@ -149,35 +146,56 @@ func (r *replay) Receive(ctx context.Context, max int) ([]*connectors.Delivery, 
 			return nil, ctx.Err()
 		case <-r.drained:
 		case <-r.again:
-			r.session.broken = true
+			r.mu.Lock()
+			if r.session != nil {
+				r.session.broken = true
+			}
+			r.mu.Unlock()
 		case <-check.C:
 		}
 	}
 }
 
-func (r *replay) reopen(ctx context.Context) error {
-	for {
-		err := r.open(ctx)
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case r.c.closing.Err() != nil || !passing(err):
-			return noTopic(r.span.Topic, classify("nats.replay", "topic "+r.span.Topic, err))
-		}
-		if err := sleep(ctx, retryPause); err != nil {
-			return err
-		}
+// mend opens a new session if the last one is no good; again asks the caller to look once more.
+func (r *replay) mend(ctx context.Context) (again bool, err error) {
+	r.mu.Lock()
+	if r.session != nil && !r.session.broken && !r.session.silent(time.Now()) || r.isDrained() {
+		r.mu.Unlock()
+		return r.isDrained(), nil
+	}
+	err = r.open(ctx)
+	r.mu.Unlock()
+	switch {
+	case err == nil:
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case r.c.closing.Err() != nil || !passing(err):
+		return false, noTopic(r.span.Topic, classify("nats.replay", "topic "+r.span.Topic, err))
+	}
+	return true, sleep(ctx, retryPause)
+}
+
+func (r *replay) isDrained() bool {
+	select {
+	case <-r.drained:
+		return true
+	default:
+		return false
 	}
 }
 
 func (r *replay) gather(m *nats.Msg, max int) []*connectors.Delivery {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	n := min(max, 1+len(r.ch))
 	slab := make([]connectors.Delivery, n)
 	ds := make([]*connectors.Delivery, 0, n)
-	for {
-		at, data := r.session.take(m)
+	for r.session != nil {
+		at, data := place{}, false
+		if m.Sub == r.session.sub { // else of a session that is gone; the new one brings it again
+			at, data = r.session.take(m)
+		}
 		if data && at.stream > r.last && at.stream <= r.span.Last {
 			d := &slab[len(ds)]
 			fill(d, m, at, r.span.Topic, r.stream, r.span.Partition, coreSettler{})
@@ -197,6 +215,7 @@ func (r *replay) gather(m *nats.Msg, max int) []*connectors.Delivery {
 			return ds
 		}
 	}
+	return ds
 }
 
 // fill makes a delivery of a stored message. Headers of the transport are ours alone.
@@ -222,10 +241,13 @@ func (r *replay) Close(ctx context.Context) error {
 	var err error
 	r.close.Do(func() {
 		r.forget()
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if r.session == nil {
 			return
 		}
 		r.session.close()
+		r.session = nil
 		call, cancel := r.c.call(ctx)
 		defer cancel()
 		if err = r.c.jsd.DeleteConsumer(call, r.stream, r.consumer); apiCode(err) == codeConsumerNotFound || passing(err) {

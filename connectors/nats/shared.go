@@ -32,11 +32,10 @@ type sharedSource struct {
 	done             chan struct{} // closed with the source
 	wg               sync.WaitGroup
 
-	session *session // of the goroutine that receives
-
 	mu struct {
 		sync.Mutex
-		hand map[uint64]*inHand // by stream sequence
+		session *session
+		hand    map[uint64]*inHand // by stream sequence
 	}
 }
 
@@ -73,10 +72,8 @@ func (s *sharedSource) Receive(ctx context.Context, max int) ([]*connectors.Deli
 			return s.rest(max)
 		default:
 		}
-		if s.session == nil || s.session.broken || s.session.silent(time.Now()) {
-			if err := s.reopen(ctx); err != nil {
-				return nil, err
-			}
+		if err := s.mend(ctx); err != nil {
+			return nil, err
 		}
 		select {
 		case m := <-s.ch:
@@ -87,7 +84,11 @@ func (s *sharedSource) Receive(ctx context.Context, max int) ([]*connectors.Deli
 			return nil, ctx.Err()
 		case <-s.drained:
 		case <-s.again:
-			s.session.broken = true
+			s.mu.Lock()
+			if s.mu.session != nil {
+				s.mu.session.broken = true
+			}
+			s.mu.Unlock()
 		case <-s.c.closing.Done():
 			return nil, schemas.Errorf(schemas.Unavailable, "nats.Receive", "%s: the client was closed", s.topic)
 		case <-check.C:
@@ -108,16 +109,25 @@ func (s *sharedSource) rest(max int) ([]*connectors.Delivery, error) {
 	}
 }
 
-func (s *sharedSource) reopen(ctx context.Context) error {
-	if s.session != nil {
-		s.session.close()
-	}
+// mend opens a new session until one stands, if the last one is no good.
+func (s *sharedSource) mend(ctx context.Context) error {
 	for {
-		var err error
-		if s.session, err = s.c.openSession(s.stream, s.consumer, s.ch, s.batch); err == nil {
+		s.mu.Lock()
+		old := s.mu.session
+		if old != nil && !old.broken && !old.silent(time.Now()) || s.draining() {
+			s.mu.Unlock()
 			return nil
 		}
-		if s.c.closing.Err() != nil || !passing(err) {
+		if old != nil {
+			old.close()
+		}
+		var err error
+		s.mu.session, err = s.c.openSession(s.stream, s.consumer, s.ch, s.batch)
+		s.mu.Unlock()
+		switch {
+		case err == nil:
+			return nil
+		case s.c.closing.Err() != nil || !passing(err):
 			return classify("nats.Receive", s.topic, err)
 		}
 		if err := sleep(ctx, retryPause); err != nil {
@@ -130,11 +140,13 @@ func (s *sharedSource) gather(m *nats.Msg, max int) []*connectors.Delivery {
 	n := min(max, 1+len(s.ch))
 	slab := make([]connectors.Delivery, n)
 	ds := make([]*connectors.Delivery, 0, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for {
 		at, data := place{}, false
-		if s.session != nil && m.Sub == s.session.sub {
-			s.session.next = 0 // redeliveries come in between: no order to check
-			at, data = s.session.take(m)
+		if ses := s.mu.session; ses != nil && m.Sub == ses.sub {
+			ses.next = 0 // redeliveries come in between: no order to check
+			at, data = ses.take(m)
 		} else if m.Reply != "" { // of an earlier session: still ours
 			at, data = parsePlace(m.Reply)
 		}
@@ -143,7 +155,7 @@ func (s *sharedSource) gather(m *nats.Msg, max int) []*connectors.Delivery {
 			fill(d, m, at, s.topic, s.stream, 0, s)
 			ds = append(ds, d)
 		}
-		if len(ds) == n || s.session == nil || s.draining() || s.session.pull() != nil {
+		if ses := s.mu.session; len(ds) == n || ses == nil || !s.draining() && ses.pull() != nil {
 			return ds
 		}
 		select {
@@ -163,10 +175,9 @@ func (s *sharedSource) draining() bool {
 	}
 }
 
-// hold takes a message into the hand; false if it is there already (the server lost our signs of life).
+// hold takes a message into the hand; false if it is there already (the server lost our signs of life). The lock is
+// held.
 func (s *sharedSource) hold(at place, reply string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if h := s.mu.hand[at.stream]; h != nil {
 		h.reply = reply
 		return false
@@ -275,7 +286,7 @@ func (s *sharedSource) keepAlive() {
 // Drain stops asking for messages.
 func (s *sharedSource) Drain() { s.drainOnce.Do(func() { close(s.drained) }) }
 
-// Close hands back what is in hand and what has come since. It must not run beside Receive's last call.
+// Close hands back what is in hand and what has come since.
 func (s *sharedSource) Close(ctx context.Context) error {
 	s.Drain()
 	var err error
@@ -290,21 +301,25 @@ func (s *sharedSource) Close(ctx context.Context) error {
 
 func (s *sharedSource) handBack(ctx context.Context) error {
 	s.mu.Lock()
-	hand := s.mu.hand
-	s.mu.hand = map[uint64]*inHand{}
+	hand, session := s.mu.hand, s.mu.session
+	s.mu.hand, s.mu.session = map[uint64]*inHand{}, nil
 	s.mu.Unlock()
+	if session == nil {
+		return nil
+	}
+	// First the standing request ends, or what is handed back would be sent to it. Draining keeps our end open until
+	// the server has answered the flush, so that what it had sent is here by then.
+	if session.sub.Drain() != nil {
+		return nil // disconnected, as below
+	}
+	call, cancel := s.c.call(ctx)
+	defer cancel()
+	err := s.c.data.FlushWithContext(call)
 	for _, h := range hand {
 		if err := s.c.data.Publish(h.reply, nakBody); err != nil {
 			return nil // disconnected: the server gives them to others after AckWait
 		}
 	}
-	if s.session == nil {
-		return nil
-	}
-	s.session.close()
-	call, cancel := s.c.call(ctx)
-	defer cancel()
-	err := s.c.data.FlushWithContext(call) // what the server had sent has come now
 	for len(s.ch) > 0 {
 		if m := <-s.ch; m.Reply != "" {
 			s.c.data.Publish(m.Reply, nakBody) // as above

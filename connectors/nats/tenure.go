@@ -170,35 +170,31 @@ func (t *tenure) find(seq uint64) *inWork {
 	return &w[i]
 }
 
-// due appends the retries whose time has come, in order, and once none is left what waited behind them.
-func (t *tenure) due(now time.Time, ready []*connectors.Delivery) []*connectors.Delivery {
-	if t.leaving {
-		return ready
-	}
+// due appends the retries whose time has come, in order, and once none is left what waited behind them, until ds holds
+// max. What does not fit stays: one of those handed over may be asked for again. The lock is held.
+func (t *tenure) due(now time.Time, ds []*connectors.Delivery, max int) []*connectors.Delivery {
 	i := 0
-	for ; i < len(t.retries) && !t.retries[i].at.After(now); i++ {
+	for ; i < len(t.retries) && len(ds) < max && !t.retries[i].at.After(now); i++ {
 		d := t.retries[i].d
 		if w := t.find(d.From.Sequence); w != nil {
 			w.state, w.attempt = inHands, d.Attempt
-			ready = append(ready, d)
+			ds = append(ds, d)
 		}
 	}
 	t.retries = slices.Delete(t.retries, 0, i)
 	if len(t.retries) > 0 {
-		return ready
+		return ds
 	}
-	for _, m := range t.stash {
-		at, ok := parsePlace(m.Reply)
-		if !ok {
-			continue // take parsed it before
+	i = 0
+	for ; i < len(t.stash) && len(ds) < max; i++ {
+		if at, ok := parsePlace(t.stash[i].Reply); ok { // take parsed it before
+			d := new(connectors.Delivery)
+			t.deliver(t.stash[i], at, d)
+			ds = append(ds, d)
 		}
-		d := new(connectors.Delivery)
-		t.deliver(m, at, d)
-		ready = append(ready, d)
 	}
-	clear(t.stash)
-	t.stash = t.stash[:0]
-	return ready
+	t.stash = slices.Delete(t.stash, 0, i)
+	return ds
 }
 
 // settle marks a message as done. The lock is held.

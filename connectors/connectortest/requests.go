@@ -1,0 +1,225 @@
+package connectortest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/schemas"
+)
+
+func echo(d *connectors.Delivery) connectors.Response {
+	return connectors.Response{To: d.ReplyTo, Header: schemas.Header{"X-Echo": {d.Header.Get("X-Ask")}}, Payload: d.Payload}
+}
+
+func requests(t *testing.T, s Subject) {
+	t.Run("nobody serves", func(t *testing.T) {
+		tr, _, _ := s.Open(t)
+		begin := time.Now()
+		_, err := tr.Requester.Request(within(t), &schemas.Message{Topic: "nobody"})
+		wantKind(t, err, schemas.NotFound)
+		if d := time.Since(begin); d > time.Second {
+			t.Errorf("NotFound took %v, want it at once", d)
+		}
+	})
+	t.Run("headers, topic and payload travel both ways", func(t *testing.T) {
+		ctx := within(t)
+		tr, _, _ := s.Open(t)
+		answering(t, ctx, tr, "echo", func(d *connectors.Delivery) connectors.Response {
+			if d.Topic != "echo" || !d.From.IsZero() || d.Attempt != 1 {
+				t.Errorf("delivery has topic %q, position %v, attempt %d", d.Topic, d.From, d.Attempt)
+			}
+			if err := d.Settler.Accept(ctx, []*connectors.Delivery{d}); err != nil {
+				t.Error(err)
+			}
+			if err := d.Settler.Retry(ctx, d, 0); !errors.Is(err, schemas.ErrUnsupported) {
+				t.Errorf("Retry of a request: %v, want ErrUnsupported", err)
+			}
+			return echo(d)
+		})
+		m := &schemas.Message{Topic: "echo", Payload: []byte("body"), Header: schemas.Header{"X-Ask": {"42"}}}
+		r, err := tr.Requester.Request(ctx, m)
+		must(t, err)
+		if string(r.Payload) != "body" || r.Header.Get("X-Echo") != "42" {
+			t.Fatalf("answer %q with %v", r.Payload, r.Header)
+		}
+		if m.Header.Get("X-Ask") != "42" || len(m.Header) != 1 {
+			t.Fatalf("the caller's message was changed: %v", m.Header)
+		}
+	})
+	t.Run("deadline", func(t *testing.T) {
+		ctx := within(t)
+		tr, _, _ := s.Open(t)
+		answering(t, ctx, tr, "silent", func(*connectors.Delivery) connectors.Response { return connectors.Response{} })
+		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		_, err := tr.Requester.Request(short, &schemas.Message{Topic: "silent"})
+		wantKind(t, err, schemas.Expired)
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := tr.Requester.Request(gone, &schemas.Message{Topic: "silent"}); err == nil {
+			t.Fatal("a request with a cancelled context was answered")
+		}
+	})
+	t.Run("each caller gets its own answer", func(t *testing.T) { ownAnswers(t, s) })
+	t.Run("members share", func(t *testing.T) { membersShare(t, s) })
+	t.Run("overloaded at once", func(t *testing.T) { overloaded(t, s) })
+	t.Run("oversize", func(t *testing.T) {
+		ctx := within(t)
+		tr, _, _ := s.Open(t)
+		answering(t, ctx, tr, "echo", echo)
+		_, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: make([]byte, s.Max)})
+		wantKind(t, err, schemas.Invalid)
+		if !strings.Contains(err.Error(), fmt.Sprint(s.Max)) {
+			t.Errorf("%q does not name the size", err)
+		}
+		_, err = tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: []byte("small")})
+		must(t, err)
+	})
+	t.Run("drain", func(t *testing.T) { drainRequests(t, s) })
+	t.Run("cancelled receive", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(within(t))
+		tr, _, _ := s.Open(t)
+		src, err := tr.Serve(ctx, "p", "primary")
+		must(t, err)
+		cancel()
+		if _, err := src.Receive(ctx, 1); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Receive: %v, want the context's error", err)
+		}
+		must(t, src.Close(context.WithoutCancel(ctx)))
+		must(t, src.Close(context.WithoutCancel(ctx)))
+	})
+}
+
+func ownAnswers(t *testing.T, s Subject) {
+	ctx := within(t)
+	tr, _, _ := s.Open(t)
+	answering(t, ctx, tr, "echo", echo)
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			for i := range 50 {
+				want := fmt.Sprintf("%d/%d", w, i)
+				r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: []byte(want), Header: schemas.Header{"X-Ask": {want}}})
+				if err != nil || string(r.Payload) != want || r.Header.Get("X-Echo") != want {
+					t.Errorf("asked %s, got %v, %v", want, r, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func membersShare(t *testing.T, s Subject) {
+	ctx := within(t)
+	tr, again, _ := s.Open(t)
+	var seen [2]atomic.Int64
+	answering(t, ctx, tr, "echo", func(d *connectors.Delivery) connectors.Response { seen[0].Add(1); return echo(d) })
+	second := tr
+	if again != nil {
+		second = again()
+	}
+	answering(t, ctx, second, "echo", func(d *connectors.Delivery) connectors.Response { seen[1].Add(1); return echo(d) })
+	const n = 200
+	for i := range n {
+		r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: fmt.Append(nil, i)})
+		must(t, err)
+		if string(r.Payload) != fmt.Sprint(i) {
+			t.Fatalf("asked %d, got %s", i, r.Payload)
+		}
+	}
+	if a, b := seen[0].Load(), seen[1].Load(); a+b != n || a == 0 || b == 0 {
+		t.Fatalf("members saw %d and %d of %d requests", a, b, n)
+	}
+}
+
+// overloaded: nobody receives, so the queue fills; what comes beyond it is refused long before its deadline.
+func overloaded(t *testing.T, s Subject) {
+	ctx, cancel := context.WithCancel(within(t))
+	tr, _, _ := s.Open(t)
+	src, err := tr.Serve(ctx, "busy", "primary")
+	must(t, err)
+	const extra = 20
+	refused := make(chan time.Duration, s.Queue+extra)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range s.Queue + extra {
+		wg.Go(func() {
+			r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "busy"})
+			switch {
+			case err == nil && r.Header.Get(schemas.HeaderErrorKind) == "overloaded":
+				refused <- time.Since(begin)
+			case err == nil:
+				t.Errorf("answered by nobody: %v", r)
+			}
+		})
+	}
+	for range extra {
+		select {
+		case d := <-refused:
+			if d > 5*time.Second {
+				t.Errorf("refused after %v, want it at once", d)
+			}
+		case <-ctx.Done():
+			t.Fatal("not all requests beyond the bound were refused")
+		}
+	}
+	cancel()
+	wg.Wait()
+	must(t, src.Close(context.WithoutCancel(ctx)))
+	if len(refused) > 0 {
+		t.Errorf("%d requests within the bound were refused", len(refused))
+	}
+}
+
+// drainRequests: what was taken before Drain is received and answered, what comes after finds nobody.
+func drainRequests(t *testing.T, s Subject) {
+	ctx := within(t)
+	tr, _, _ := s.Open(t)
+	src, err := tr.Serve(ctx, "p", "primary")
+	must(t, err)
+	const n = 10
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			if _, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "p", Payload: []byte("x")}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	answer := func(ds []*connectors.Delivery) {
+		rs := make([]connectors.Response, len(ds))
+		for i, d := range ds {
+			rs[i] = echo(d)
+		}
+		must(t, tr.Responder.Respond(ctx, rs))
+	}
+	got := 0
+	for got < n { // all asked before the drain
+		ds, err := src.Receive(ctx, 1)
+		must(t, err)
+		got += len(ds)
+		answer(ds)
+	}
+	src.Drain()
+	src.Drain()
+	for {
+		ds, err := src.Receive(ctx, 4)
+		if errors.Is(err, schemas.ErrDrained) {
+			break
+		}
+		must(t, err)
+		answer(ds)
+	}
+	wg.Wait()
+	_, err = tr.Requester.Request(ctx, &schemas.Message{Topic: "p"})
+	wantKind(t, err, schemas.NotFound)
+	must(t, src.Close(ctx))
+}

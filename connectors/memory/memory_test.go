@@ -1,0 +1,45 @@
+package memory
+
+import (
+	"context"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/connectors/connectortest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Claims of the in-process transport.
+var claims = connectortest.Claims{
+	Name: "memory", Request: true, Topics: true, Order: true, Retry: true, Dedup: true, Replay: true,
+}
+
+func TestConnector(t *testing.T) {
+	c := Default()
+	c.Queue = 100
+	connectortest.Run(t, connectortest.Subject{
+		Claims: claims, Queue: c.Queue, Max: 2 << 20,
+		Open: func(t testing.TB) (connectortest.Transport, func() connectortest.Transport, func()) {
+			b, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tr := connectortest.Transport{
+				Requester: b, Responder: b, Serve: b.Serve, Publisher: b, Topics: b, Replayer: b, Queues: b,
+				Dead: func(_ context.Context, topic string) ([]connectors.Delivery, error) {
+					var out []connectors.Delivery
+					for _, m := range b.Dead() {
+						if m.Topic == topic {
+							out = append(out, connectors.Delivery{Message: m})
+						}
+					}
+					return out, nil
+				},
+			}
+			return tr, func() connectortest.Transport { return tr }, nil
+		},
+	})
+}
