@@ -19,12 +19,18 @@ import (
 // push is Prepare and Probe, with the first error.
 func push(t *testing.T, p scorers.Package) error {
 	t.Helper()
+	_, _, err := pushed(t, p)
+	return err
+}
+
+func pushed(t *testing.T, p scorers.Package) (scorers.Package, scorers.Probed, error) {
+	t.Helper()
 	p, err := loader(t).Prepare(t.Context(), p)
 	if err != nil {
-		return err
+		return p, scorers.Probed{}, err
 	}
-	_, err = loader(t).Probe(t.Context(), p)
-	return err
+	probed, err := loader(t).Probe(t.Context(), p)
+	return p, probed, err
 }
 
 // invalid fails unless err is Invalid, one line, and says the words.
@@ -244,5 +250,19 @@ func TestProbeCancelled(t *testing.T) {
 	_, err := loader(t).Probe(ctx, pkg(t, "forest"))
 	if schemas.KindOf(err) != schemas.Unavailable {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLocale: a model that needs a locale says so, whether this system has it or not.
+func TestLocale(t *testing.T) {
+	_, probed, err := pushed(t, pkg(t, "normalizer"))
+	if err != nil {
+		if schemas.KindOf(err) != schemas.Unavailable || !strings.Contains(err.Error(), "en_US.UTF-8") || strings.Contains(err.Error(), ".cc") {
+			t.Errorf("got %v", err)
+		}
+		return
+	}
+	if len(probed.Notes) != 1 || !strings.Contains(probed.Notes[0], "en_US.UTF-8") {
+		t.Errorf("notes %q", probed.Notes)
 	}
 }

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"regexp"
 	"strings"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -18,8 +19,8 @@ func newSession(op string, model []byte, in, out []string) (*ort.DynamicAdvanced
 	s, err := ort.NewDynamicAdvancedSessionWithONNXData(model, in, out, o)
 	if err != nil {
 		why := reason(err)
-		if strings.Contains(why, "locale") {
-			return nil, schemas.Errorf(schemas.Unavailable, op, "the model needs the system locale en_US.UTF-8 (%s): install it, as with `locale-gen en_US.UTF-8`", why)
+		if strings.Contains(why, "construct locale") {
+			return nil, schemas.Errorf(schemas.Unavailable, op, "the model needs the system locale en_US.UTF-8, which is not installed (StringNormalizer): install it, as with `locale-gen en_US.UTF-8`")
 		}
 		return nil, schemas.Errorf(schemas.Invalid, op, "ONNX Runtime cannot load the model: %s", why)
 	}
@@ -64,6 +65,9 @@ func runError(op string, err error) error {
 	return schemas.Errorf(schemas.Invalid, op, "the model cannot run on these rows: %s", why)
 }
 
+// source is where ONNX Runtime says that an error arose: "/path/file.cc:123 type onnxruntime::Function(args) ".
+var source = regexp.MustCompile(`/\S+\.(?:cc|cpp|h):\d+ (?:[\w:<>&*, ]*onnxruntime::[\w:~<>&*]+\([^)]*\)(?: const)?(?:::<lambda\(\)>)?(?: \[with [^]]*\])? ?)?`)
+
 // reason cuts ONNX Runtime's text down to what a user can act on: one line, without its source files.
 func reason(err error) string {
 	s := err.Error()
@@ -71,20 +75,9 @@ func reason(err error) string {
 		s = after
 	}
 	s = strings.TrimPrefix(strings.TrimPrefix(s, "Error creating C session: "), "Error running network: ")
-	s = strings.Join(strings.Fields(s), " ")
-	// "/path/file.cc:123 onnxruntime::Function(args) message"
-	for strings.HasPrefix(s, "/") {
-		_, rest, ok := strings.Cut(s, " ")
-		if !ok {
-			break
-		}
-		s = rest
-		if strings.Contains(s, ") ") && strings.Contains(s[:strings.Index(s, ") ")], "onnxruntime::") {
-			_, s, _ = strings.Cut(s, ") ")
-		}
-	}
+	s = strings.TrimSpace(source.ReplaceAllString(strings.Join(strings.Fields(s), " "), ""))
 	if len(s) > 300 {
-		s = s[:297] + "..."
+		s = strings.ToValidUTF8(s[:297], "") + "..."
 	}
 	return s
 }

@@ -167,6 +167,12 @@ def text():
     ], [("s", T.STRING, ["N", 1])], [("code", T.INT64, ["N", 1]), ("echo", T.STRING, ["N", 1])])
 
 
+def normalizer():
+    """An operator that needs a system locale."""
+    graph("normalizer", [helper.make_node("StringNormalizer", ["s"], ["y"], case_change_action="LOWER", is_case_sensitive=0)],
+          [("s", T.STRING, ["N"])], [("y", T.STRING, ["N"])])
+
+
 def constant():
     """An output of rank 0 that no input reaches: given to every row."""
     graph("constant", [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Identity", ["half"], ["threshold"])],
@@ -247,6 +253,7 @@ def main():
     fixed("fixed1", 1)
     unbatched()
     text()
+    normalizer()
     constant()
     mixing()
     neighbours()
