@@ -46,6 +46,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	signal.Ignore(syscall.SIGPIPE) // a reader that goes away is an error of the write, not the end of us before our children
 	c, err := flags(os.Args[1:])
 	if err == nil {
 		err = bench(ctx, c)

@@ -1,15 +1,19 @@
 """The best HTTP scorer that users build today: FastAPI on uvicorn with uvloop, httptools and orjson, recording nothing.
 
-    LEAT_PEER_MODEL=MODEL.onnx uvicorn fastapi_app:app --workers 2 --loop uvloop --http httptools --no-access-log
+    LEAT_PEER_MODEL=MODEL.onnx fastapi_app.py PORT WORKERS
 
-Answers POST /v2/models/{name}/infer of the Open Inference Protocol, one float32 input tensor [N,13] named features.
+Ends, with its workers, when its standard input does. Answers POST /v2/models/{name}/infer of the Open Inference Protocol, one float32 input tensor [N,13] named features.
 """
 
 import os
+import signal
+import sys
+import threading
 
 import numpy as np
 import onnxruntime as ort
 import orjson
+import uvicorn
 from fastapi import FastAPI, Request, Response
 
 o = ort.SessionOptions()
@@ -44,4 +48,17 @@ async def infer(name: str, request: Request):
             ],
         }),
         media_type=MEDIA,
+    )
+
+
+def end_with_parent():
+    os.read(0, 1)  # not sys.stdin, whose lock would hold up the end
+    os.killpg(0, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    uvicorn.run(
+        "fastapi_app:app", host="127.0.0.1", port=int(sys.argv[1]), workers=int(sys.argv[2]), loop="uvloop",
+        http="httptools", access_log=False, log_level="error",
     )

@@ -2,10 +2,11 @@
 
     nats_responder.py URL SUBJECT MODEL.onnx
 
-Prints one line when it answers. Payload {"rows":[{name: number, ...}, ...]}, answer {"rows":[{"label", "probabilities"}]}.
+Prints one line when it answers, and ends when its standard input does. Payload {"rows":[{name: number, ...}, ...]}, answer {"rows":[{"label", "probabilities"}]}.
 """
 
 import asyncio
+import os
 import sys
 from operator import itemgetter
 
@@ -34,7 +35,7 @@ async def main(url, subject, model):
     session = load(model)
     take = itemgetter(*FEATURES)
     loads, dumps = orjson.loads, orjson.dumps
-    nc = await nats.connect(url)
+    nc = await nats.connect(url, allow_reconnect=False)
     waiting = []
     loop = asyncio.get_running_loop()
 
@@ -77,7 +78,7 @@ async def main(url, subject, model):
     await nc.subscribe(subject, queue="scorers", cb=receive, pending_msgs_limit=-1, pending_bytes_limit=-1)
     await nc.flush()
     print("ready", flush=True)
-    await asyncio.Event().wait()
+    await asyncio.to_thread(os.read, 0, 1)
 
 
 if __name__ == "__main__":

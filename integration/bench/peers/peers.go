@@ -107,6 +107,10 @@ func (e *Environment) start(ctx context.Context, env []string, args ...string) (
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err == nil {
+		// Never written to: it ends when this process does, however that ends, and the peer with it.
+		_, err = cmd.StdinPipe()
+	}
+	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
@@ -145,9 +149,8 @@ func (e *Environment) HTTP(ctx context.Context, workers int, model string) (*Pee
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
-	cmd, _, err := e.start(ctx, []string{"LEAT_PEER_MODEL=" + model}, "-m", "uvicorn", "fastapi_app:app", "--host", "127.0.0.1",
-		"--port", strconv.Itoa(port), "--workers", strconv.Itoa(workers), "--loop", "uvloop", "--http", "httptools",
-		"--no-access-log", "--log-level", "error")
+	cmd, _, err := e.start(ctx, []string{"LEAT_PEER_MODEL=" + model}, "fastapi_app.py",
+		strconv.Itoa(port), strconv.Itoa(workers))
 	if err != nil {
 		return nil, err
 	}
