@@ -68,9 +68,10 @@ type item struct {
 	deadline time.Time // zero: none
 	received time.Time
 	size     int
-	from, to int    // its rows in the run
-	group    uint64 // durable: sequence of the group that it was received in
-	last     bool   // durable: the last item of its group
+	from, to int                // its rows in the run
+	bad      []schemas.RowError // durable: rows of the event that could not be read
+	group    uint64             // durable: sequence of the group that it was received in
+	last     bool               // durable: the last item of its group
 }
 
 func newDoor(p *processor, b Binding, c *committer, seen *recovered) *door {
@@ -200,9 +201,14 @@ func (dr *door) decodeRows(r *run, rev *compiled, it *item, op string) error {
 	if err != nil {
 		return err
 	}
-	n, enc, err := codec.AppendRows(r.in, &it.d.Message)
+	n, enc, err := dr.appendRows(codec, r, it)
 	if err != nil {
 		return err
+	}
+	if b, ok := enc.(schemas.Identified); ok && b.RequestID() != "" && it.d.Header.Get(schemas.HeaderRequestID) == "" {
+		if it.id, err = checkRequestID(b.RequestID()); err != nil {
+			return err
+		}
 	}
 	if n == 0 {
 		return schemas.Errorf(schemas.Invalid, op, "the request holds no rows")
@@ -213,6 +219,21 @@ func (dr *door) decodeRows(r *run, rev *compiled, it *item, op string) error {
 	it.digest = lineage.InputDigest(r.in, it.from, it.from+n)
 	it.enc = enc
 	return nil
+}
+
+// appendRows takes a request as a whole, an event row by row: its bad rows are told in the item and end in the dead
+// letters, the rest goes on.
+func (dr *door) appendRows(codec schemas.Codec, r *run, it *item) (int, schemas.Encoder, error) {
+	rows, ok := codec.(schemas.RowCodec)
+	if !ok || !dr.Durable {
+		return codec.AppendRows(r.in, &it.d.Message)
+	}
+	n, bad, enc, err := rows.AppendGood(r.in, &it.d.Message, nil)
+	if err == nil && n == 0 && len(bad) > 0 {
+		return 0, nil, bad[0].Err
+	}
+	it.bad = bad
+	return n, enc, err
 }
 
 // elsewhere admits a request that names another version than the active one to that version's own batcher. Loading it
@@ -288,7 +309,11 @@ func (dr *door) requestID(d *connectors.Delivery) (string, error) {
 		}
 		return ulid.Make().String(), nil
 	}
-	ok := len(id) <= maxRequestID
+	return checkRequestID(id)
+}
+
+func checkRequestID(id string) (string, error) {
+	ok := id != "" && len(id) <= maxRequestID
 	for i := 0; ok && i < len(id); i++ {
 		ok = id[i] > ' ' && id[i] < 0x7f
 	}
@@ -302,7 +327,7 @@ func (dr *door) requestID(d *connectors.Delivery) (string, error) {
 // the fault is ours.
 func (dr *door) refuse(ctx context.Context, it *item, err error) {
 	e := dr.p.host.public(err, dr.p.name)
-	dr.p.host.m.errors.WithLabelValues(dr.p.name, e.Kind.String()).Inc()
+	dr.p.failed(1, e)
 	if dr.Durable {
 		dr.unsettled(ctx, it.d, e)
 		return

@@ -199,6 +199,37 @@ func (h *Host) Active(name string) (*Revision, bool) {
 	return c.rev, true
 }
 
+// Stats are a pipeline's counters in this process since it began to serve.
+type Stats struct {
+	Requests, Errors uint64
+	Processing       time.Duration // sum over requests, from receipt to answer
+	LastError        string
+}
+
+// Stats of a pipeline; zero if it is not served here.
+func (h *Host) Stats(name string) Stats {
+	h.mu.Lock()
+	p := h.mu.procs[name]
+	h.mu.Unlock()
+	if p == nil {
+		return Stats{}
+	}
+	s := Stats{Requests: p.stats.requests.Load(), Errors: p.stats.errors.Load(), Processing: time.Duration(p.stats.processing.Load())}
+	if e := p.stats.last.Load(); e != nil {
+		s.LastError = *e
+	}
+	return s
+}
+
+// Describe returns a schema as the signature of a model that was loaded here knows it, with the names of packed
+// tensors' features; nil if none was.
+func (h *Host) Describe(id schemas.SchemaID) *schemas.Schema {
+	if s, ok := h.models.described.Load(id); ok {
+		return s.(*schemas.Schema)
+	}
+	return nil
+}
+
 // public turns an error into what a caller may see: an Internal error is logged under an id, and only the id leaves.
 func (h *Host) public(err error, pipeline string) *schemas.Error {
 	e := schemas.AsError("pipeline", err)

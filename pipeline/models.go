@@ -19,6 +19,8 @@ type models struct {
 	poison  *Poison
 	m       *Metrics
 
+	described sync.Map // schemas.SchemaID -> *schemas.Schema of signatures; bounded by the models that are ever loaded
+
 	mu struct {
 		sync.Mutex
 		loaded map[string]*model // by digest
@@ -86,6 +88,9 @@ func (ms *models) load(ctx context.Context, v scorers.Version) (*batcher, error)
 	s, err := l.Load(ctx, p, v.Probed)
 	if err != nil {
 		return nil, err
+	}
+	for _, x := range []*schemas.Schema{s.Signature().Inputs, s.Signature().Outputs} {
+		ms.described.Store(x.ID(), x)
 	}
 	return newBatcher(s, v.Digest, ms.lanes, ms.poison, ms.m), nil
 }

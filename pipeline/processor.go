@@ -22,7 +22,11 @@ type processor struct {
 	active atomic.Pointer[compiled]
 
 	append, commitRows, total prometheus.Observer
-	settled                   atomic.Uint64 // lineage sequence up to which everything of the topic is settled
+	stats                     struct {
+		requests, errors, processing atomic.Uint64
+		last                         atomic.Pointer[string]
+	}
+	settled atomic.Uint64 // lineage sequence up to which everything of the topic is settled
 
 	mu struct {
 		sync.Mutex
@@ -74,6 +78,15 @@ func (p *processor) series(c *compiled) *series {
 	}
 	p.byRevision.Store(c.rev.Revision, s)
 	return s
+}
+
+// failed counts n requests that ended in an error.
+func (p *processor) failed(n int, e *schemas.Error) {
+	p.host.m.errors.WithLabelValues(p.name, e.Kind.String()).Add(float64(n))
+	p.stats.errors.Add(uint64(n))
+	p.stats.requests.Add(uint64(n))
+	line := e.Error()
+	p.stats.last.Store(&line)
 }
 
 // want notes the revision that should be active; nil means that the pipeline was deleted.

@@ -95,11 +95,13 @@ func (dr *door) observe(r *run, items []item, errs []*schemas.Error) {
 		s.queue.Observe(r.start.Sub(items[i].received).Seconds())
 	}
 	s.score.Observe(r.took.Seconds())
+	if len(errs) > 0 {
+		dr.p.failed(len(items), errs[0])
+		return
+	}
 	s.requests.Add(float64(len(items)))
 	s.rows.Add(float64(rows))
-	if len(errs) > 0 {
-		dr.p.host.m.errors.WithLabelValues(dr.p.name, errs[0].Kind.String()).Add(float64(len(items)))
-	}
+	dr.p.stats.requests.Add(uint64(len(items)))
 }
 
 // answer encodes the output rows of one item: as a reply, as a message of the output topic, or both.
@@ -114,7 +116,7 @@ func (w *work) answer(r *run, it *item) error {
 	if replies || dr.Output != nil {
 		h := make(schemas.Header, 4)
 		at := len(w.buf)
-		a := schemas.Answer{RequestID: it.id, Model: v.Name, Version: strconv.Itoa(v.Version)}
+		a := schemas.Answer{RequestID: it.id, Model: v.Name, Version: strconv.Itoa(v.Version), Errs: it.bad}
 		b, err := it.enc.EncodeRows(w.buf, h, r.out, it.from, it.to, &a)
 		if err != nil {
 			return err
@@ -130,10 +132,19 @@ func (w *work) answer(r *run, it *item) error {
 			w.outputs = append(w.outputs, dr.output(it, h, w.buf[at:len(w.buf):len(w.buf)]))
 		}
 	}
-	if dr.Durable {
+	switch {
+	case len(it.bad) > 0:
+		w.reject = append(w.reject, rejection{it.d, badRows(it.bad)})
+	case dr.Durable:
 		w.accept = append(w.accept, it.d)
 	}
 	return nil
+}
+
+// badRows is the cause under which an event with bad rows goes to the dead letters; its good rows were scored.
+func badRows(bad []schemas.RowError) error {
+	e := bad[0].Err
+	return schemas.FieldErrorf(e.Kind, "pipeline.admit", e.Field, "%d rows of this event were not scored, the first: %w", len(bad), e)
 }
 
 // output is the message of the output topic. Its id follows from the input alone, so that the transport and readers
@@ -199,8 +210,9 @@ func (w *work) done() {
 	for _, rev := range w.revs {
 		rev.release()
 	}
-	s := dr.p.total
 	for _, t := range w.total {
-		s.Observe(time.Since(t).Seconds())
+		took := time.Since(t)
+		dr.p.total.Observe(took.Seconds())
+		dr.p.stats.processing.Add(uint64(took))
 	}
 }

@@ -1,0 +1,369 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/connectors/gateway"
+	"github.com/leatstream/leat/connectors/memory"
+	"github.com/leatstream/leat/connectors/nats"
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/bulk"
+	"github.com/leatstream/leat/pipeline/control"
+	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/api"
+	"github.com/leatstream/leat/schemas/codec"
+	"github.com/leatstream/leat/schemas/jsonrow"
+	"github.com/leatstream/leat/schemas/wire"
+	"github.com/leatstream/leat/scorers"
+	"github.com/leatstream/leat/scorers/onnx"
+	"github.com/leatstream/leat/scorers/registry"
+)
+
+// app is a running server: every part of it, wired.
+type app struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+
+	lock     *os.File
+	server   *nats.Server // nil: external
+	client   *nats.Client
+	broker   *memory.Broker
+	registry *registry.Registry
+	control  *control.Control
+	stream   *lineage.Stream
+	reader   *lineage.StreamReader
+	keeper   *lineage.Keeper
+	host     *pipeline.Host
+	jobs     *bulk.Service
+	gateway  *gateway.Server
+	poison   *pipeline.Poison
+	http     net.Addr
+	draining atomic.Bool
+}
+
+// newApp opens what a server needs and binds its ports; run makes it serve. close undoes it.
+func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, err error) {
+	a = &app{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	for _, open := range []func(context.Context) error{a.openData, a.openNATS, a.openModels, a.openPipelines, a.openGateway} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// openData makes the data folder ours: two servers on one store would destroy it.
+func (a *app) openData(context.Context) error {
+	if err := os.MkdirAll(a.cfg.Data, 0o700); err != nil {
+		return err
+	}
+	f, err := lockFile(filepath.Join(a.cfg.Data, "leat.lock"))
+	if err != nil {
+		return fmt.Errorf("data folder %s: %w", a.cfg.Data, err)
+	}
+	a.lock = f
+	a.poison, err = pipeline.OpenPoison(filepath.Join(a.cfg.Data, "marks"))
+	return err
+}
+
+func (a *app) openNATS(ctx context.Context) (err error) {
+	cfg := a.cfg.NATS
+	if cfg.URL == "" {
+		a.cfg.Server.Dir = filepath.Join(a.cfg.Data, "nats")
+		if a.server, err = nats.NewServer(a.cfg.Server, a.log); err != nil {
+			return err
+		}
+		if err = a.server.Start(ctx); err != nil {
+			return err
+		}
+		cfg.Server = a.server
+	}
+	if a.client, err = nats.Dial(ctx, cfg, a.log); err != nil {
+		return err
+	}
+	a.broker, err = memory.New(memory.Default())
+	return err
+}
+
+func (a *app) openModels(ctx context.Context) error {
+	kv, err := a.client.KV(ctx, "LEAT_CONTROL")
+	if err != nil {
+		return err
+	}
+	blobs, err := a.client.Blobs(ctx, "LEAT_MODELS")
+	if err != nil {
+		return err
+	}
+	loader, err := onnx.New(a.cfg.ONNX, nil, onnx.NewMetrics(a.metrics))
+	if err != nil {
+		return err
+	}
+	loaders := []scorers.Loader{loader}
+	if a.cfg.Registry.CacheDir == "" {
+		a.cfg.Registry.CacheDir = filepath.Join(a.cfg.Data, "models")
+	}
+	if a.registry, err = registry.New(kv, blobs, loaders, a.cfg.Registry); err != nil {
+		return err
+	}
+	cc := control.Default()
+	history, err := a.client.OpenLog(ctx, cc.Log())
+	if err != nil {
+		return err
+	}
+	if a.control, err = control.New(kv, history, a.registry, cc, a.log, a.jobUses); err != nil {
+		return err
+	}
+	return a.openLineage(ctx, loaders)
+}
+
+func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
+	kv, err := a.client.KV(ctx, "LEAT_SCHEMAS")
+	if err != nil {
+		return err
+	}
+	state, err := a.client.KV(ctx, "LEAT_STATE")
+	if err != nil {
+		return err
+	}
+	catalogue := wire.NewCatalogue(kv)
+	logs, err := lineage.Open(ctx, a.client, a.cfg.Lineage)
+	if err != nil {
+		return err
+	}
+	a.stream = lineage.NewStream(logs, catalogue, a.cfg.Lineage, lineage.NewMetrics(a.metrics), a.log)
+	a.reader = lineage.NewReader(logs, catalogue, a.cfg.Lineage, a.describe)
+	a.keeper = lineage.NewKeeper(a.reader, state)
+	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
+		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
+		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For,
+		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log,
+	})
+	return err
+}
+
+func (a *app) openPipelines(ctx context.Context) error {
+	kv, err := a.client.KV(ctx, "LEAT_JOBS")
+	if err != nil {
+		return err
+	}
+	a.jobs, err = bulk.New(a.cfg.Jobs, bulk.Deps{
+		Jobs: kv, Logs: a.client, Queues: a.client, Pipelines: pins{a.host}, Lineage: a.stream, Records: a.reader,
+		Fill: a.lineageFill, Replayer: a.client, Topics: a.client, Publisher: a.client, Files: jobFiles{},
+		Codec: codec.For, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
+	})
+	return err
+}
+
+func (a *app) openGateway(ctx context.Context) (err error) {
+	a.gateway, err = gateway.New(a.cfg.Gateway, gateway.Deps{
+		Requester: doors{a.broker, a.client}, Models: a, Operations: a.operations(), Ready: a.ready,
+		Metrics:  promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
+		Counters: gateway.NewMetrics(a.metrics), Logger: a.log, Version: version,
+	})
+	if err != nil {
+		return err
+	}
+	a.http, err = a.gateway.Listen(ctx)
+	return err
+}
+
+// operations joins the tables of all packages.
+func (a *app) operations() []api.Operation {
+	var ops []api.Operation
+	ops = append(ops, a.control.Operations()...)
+	ops = append(ops, a.jobs.Operations()...)
+	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
+	ops = append(ops, connectors.Operations(a.client)...)
+	return ops
+}
+
+// grace bounds the draining at the end.
+const grace = 30 * time.Second
+
+// run serves until ctx ends, then drains: the server says that it is not ready, accepted work finishes, and run returns.
+func (a *app) run(ctx context.Context) error {
+	// What pipelines and jobs write to outlives them.
+	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBase()
+	var below errgroup.Group
+	below.Go(func() error { return ended(a.stream.Run(base)) })
+
+	g, gctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(gctx, func() { a.draining.Store(true) })
+	defer stop()
+	g.Go(func() error { return ended(a.control.Run(gctx)) })
+	g.Go(func() error { return ended(a.jobs.Run(gctx)) })
+	g.Go(func() error { return a.gateway.Serve(gctx) })
+	g.Go(func() error { return a.host.Run(gctx, grace) })
+	if err := a.client.ServeAPI(gctx, a.operations()); err != nil {
+		a.log.Error("operations are not served over NATS", "error", err)
+	}
+	err := g.Wait()
+	stopBase()
+	return errors.Join(err, below.Wait())
+}
+
+// ended drops the error of a loop that was told to end.
+func ended(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (a *app) close() {
+	if a.gateway != nil {
+		a.gateway.Close()
+	}
+	if a.client != nil {
+		a.client.Close()
+	}
+	if a.server != nil {
+		a.server.Close()
+	}
+	if a.poison != nil {
+		a.poison.Close()
+	}
+	if a.lock != nil {
+		a.lock.Close()
+	}
+}
+
+func (a *app) ready() error {
+	switch {
+	case a.draining.Load():
+		return schemas.Errorf(schemas.Unavailable, "ready", "shutting down")
+	case !a.client.Connected():
+		return schemas.Errorf(schemas.Unavailable, "ready", "not connected to the NATS server")
+	}
+	return a.host.Ready()
+}
+
+// natsURL is where users' clients connect.
+func (a *app) natsURL() string {
+	if a.server != nil {
+		return a.server.URL()
+	}
+	return a.cfg.NATS.URL
+}
+
+// watch turns control's updates into what a host follows.
+func (a *app) watch(ctx context.Context, fn func(string, *pipeline.Revision)) error {
+	return a.control.Watch(ctx, func(u control.Update) error {
+		for i := range u.Active {
+			fn(u.Active[i].Spec.Name, &u.Active[i])
+			a.announce(ctx, &u.Active[i])
+		}
+		for _, name := range u.Deleted {
+			fn(name, nil)
+			a.client.Unregister(name)
+		}
+		if u.All {
+			fn("", nil)
+		}
+		return nil
+	})
+}
+
+// announce shows a pipeline to the tools of NATS.
+func (a *app) announce(ctx context.Context, rev *pipeline.Revision) {
+	name := rev.Spec.Name
+	meta := map[string]string{"pipeline": name, "revision": rev.Revision, "inputs": rev.Signature.Inputs.String(), "outputs": rev.Signature.Outputs.String()}
+	for _, m := range rev.Models {
+		meta["model"] = m.Name + "@" + strconv.Itoa(m.Version)
+	}
+	err := a.client.Register(ctx, nats.Service{
+		Name: name, Version: "1.0.0", Description: rev.Spec.Description, Group: group, Metadata: meta,
+		Stats: func() nats.ServiceStats {
+			s := a.host.Stats(name)
+			return nats.ServiceStats{Requests: s.Requests, Errors: s.Errors, Processing: s.Processing, LastError: s.LastError}
+		},
+	})
+	if err != nil && ctx.Err() == nil {
+		a.log.Warn("the pipeline is not listed to NATS tools", "pipeline", name, "error", err)
+	}
+}
+
+// group is the queue group that answers requests.
+const group = "primary"
+
+// online opens the doors at which requests arrive: NATS, and this process's own gateway.
+func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, error) {
+	far, err := a.client.Serve(ctx, name, group)
+	if err != nil {
+		return nil, err
+	}
+	near, err := a.broker.Serve(ctx, name, group)
+	if err != nil {
+		return nil, errors.Join(err, far.Close(ctx))
+	}
+	return []pipeline.Binding{
+		{Via: "nats", Source: far, Responder: a.client},
+		{Via: "http", Source: near, Responder: a.broker, Trusted: true},
+	}, nil
+}
+
+// topic opens the durable input of a pipeline.
+func (a *app) topic(ctx context.Context, name string, in *pipeline.Input, out *pipeline.Output) (b pipeline.Binding, err error) {
+	b = pipeline.Binding{Via: "topic", Durable: true}
+	if out != nil {
+		if err := a.client.EnsureTopic(ctx, out.Topic, 0); err != nil {
+			return b, err
+		}
+		b.Output, b.OutputTo = a.client, out.Topic
+	}
+	if in.Stream != "" {
+		b.Source, err = a.client.SubscribeStream(ctx, in.Stream, in.Subject, name)
+		return b, err
+	}
+	if err := a.client.EnsureTopic(ctx, in.Topic, 0); err != nil {
+		return b, err
+	}
+	b.Source, err = a.client.Subscribe(ctx, in.Topic, name)
+	return b, err
+}
+
+// doors asks a pipeline of this process in memory, any other over NATS.
+type doors struct {
+	near *memory.Broker
+	far  *nats.Client
+}
+
+func (d doors) Request(ctx context.Context, m *schemas.Message) (*schemas.Message, error) {
+	if d.near.Serves(m.Topic) {
+		return d.near.Request(ctx, m)
+	}
+	return d.far.Request(ctx, m)
+}
+
+// pins gives jobs the host's pipelines.
+type pins struct{ host *pipeline.Host }
+
+func (p pins) Active(name string) (*pipeline.Revision, bool) { return p.host.Active(name) }
+
+func (p pins) Pin(ctx context.Context, rev *pipeline.Revision) (bulk.Pinned, error) {
+	return p.host.Pin(ctx, rev)
+}
