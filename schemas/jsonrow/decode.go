@@ -101,8 +101,9 @@ func (d *decoder) member(k []byte, keys *uint8) bool {
 	case 'i':
 		d.where = "id"
 		v, ok := s.String()
-		d.id = string(v)
-		d.where = ""
+		if ok {
+			d.id, d.where = string(v), ""
+		}
 		return ok
 	}
 	d.where = "parameters"
@@ -110,9 +111,11 @@ func (d *decoder) member(k []byte, keys *uint8) bool {
 		s.Open('{')
 		return false
 	}
-	ok := s.Skip()
+	if !s.Skip() {
+		return false
+	}
 	d.where = ""
-	return ok
+	return true
 }
 
 // failure takes back what was appended and names the field.

@@ -284,10 +284,11 @@ func (s *Scanner) Time() (int64, bool) {
 	if err != nil {
 		return 0, s.Fail("%q is not a time as in RFC 3339, nor integer nanoseconds", clip(v))
 	}
-	if y := t.UTC().Year(); y < 1678 || y > 2261 {
-		return 0, s.Fail("%q is out of the range of nanosecond timestamps (1678 to 2261)", clip(v))
+	n := t.UnixNano()
+	if !time.Unix(0, n).Equal(t) {
+		return 0, s.Fail("%q is out of the range of nanosecond timestamps (1677-09-21 to 2262-04-11)", clip(v))
 	}
-	return t.UnixNano(), true
+	return n, true
 }
 
 // text sees bytes as a string for functions that keep none.

@@ -103,7 +103,7 @@ func appendSpecial(dst []byte, f float64) []byte {
 	return append(dst, `"NaN"`...)
 }
 
-// appendFloat16 tries how many digits are enough; five always are.
+// appendFloat16 tries how many digits are enough; five always are (2^11 steps between powers of two).
 func appendFloat16(dst []byte, h uint16) []byte {
 	f := schemas.Float16Value(h)
 	if special := f - f; special != 0 {
@@ -113,7 +113,7 @@ func appendFloat16(dst []byte, h uint16) []byte {
 	for p := 1; ; p++ {
 		b := strconv.AppendFloat(buf[:0], f, 'g', p, 64)
 		if g, err := strconv.ParseFloat(text(b), 64); p == 6 || err == nil && schemas.Float16Bits(g) == h {
-			return append(dst, b...)
+			return appendFloat(dst, g, 64)
 		}
 	}
 }
