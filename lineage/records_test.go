@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/wire/pyarrowtest"
 )
 
 // allTypes has every dtype as a nullable scalar, and some tensors.
@@ -516,6 +517,13 @@ func TestGolden(t *testing.T) {
 	id := RecordID(RequestKey(r.Principal, r.Pipeline, r.RequestID), r.InputDigest, r.Row.Row, r.Node, r.Run)
 	if got := hex.EncodeToString(id[:]); got != goldenID {
 		t.Fatalf("record id %s", got)
+	}
+}
+
+// TestPyarrow: the golden file is read by somebody else's code.
+func TestPyarrow(t *testing.T) {
+	if out := pyarrowtest.Run(t, filepath.Join("testdata", "read.py")); strings.Count(out, "fraud golden") != 2 {
+		t.Fatal(out)
 	}
 }
 

@@ -2,6 +2,7 @@ package lineagetest
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -109,4 +110,22 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatal("never: " + what)
 		}
 	}
+}
+
+// Bulk appends n rows of 13 floats with 3 outputs, as a job does, and returns a reader over them: for benchmarks.
+func Bulk(t testing.TB, stores Stores, n int) (r *lineage.StreamReader, rows int) {
+	t.Helper()
+	b := &bench{config: lineage.Default(), stores: stores}
+	b.config.MaxBytes, b.config.JobsMaxBytes, b.config.RejectedMaxBytes = 64<<20, 1<<30, 4<<20
+	s, r := b.open(t)
+	const chunk = 4096
+	in, out := random(floats("x", 13), chunk, 1), random(floats("p", 3), chunk, 2)
+	c := contextOf("fraud", "job")
+	var recs lineage.Records
+	for ; rows < n; rows += chunk {
+		recs.Reset()
+		add(t, &recs, c, rowOf(fmt.Sprint("job/", rows/chunk), in, 0, chunk), in, 0, chunk, out)
+		appendAll(t, s, &recs)
+	}
+	return r, rows
 }
