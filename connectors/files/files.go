@@ -96,6 +96,8 @@ type Options struct {
 	OnRowError func(RowError) error
 
 	In io.Reader // what Stdio means
+
+	rowBytes int // of a row at most; tests make it smaller than MaxRowBytes
 }
 
 // RowError says that one row of a file could not be read.
@@ -141,6 +143,9 @@ func Open(ctx context.Context, path string, o Options) (Reader, error) {
 		o.BatchRows = DefaultBatchRows
 	case o.BatchRows < 1 || o.BatchRows > MaxBatchRows:
 		return nil, schemas.FieldErrorf(schemas.Invalid, op, "BatchRows", "%d: want 1 to %d", o.BatchRows, MaxBatchRows)
+	}
+	if o.rowBytes == 0 {
+		o.rowBytes = MaxRowBytes
 	}
 	if o.FromRow < 0 {
 		return nil, schemas.FieldErrorf(schemas.Invalid, op, "FromRow", "%d: rows count from 0", o.FromRow)

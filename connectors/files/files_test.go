@@ -322,11 +322,11 @@ nonsense
 
 func TestLongRowsAreBounded(t *testing.T) {
 	long := io.MultiReader(strings.NewReader("a\n\""), io.LimitReader(endless('x'), 1<<40))
-	if _, err := Open(t.Context(), Stdio, Options{Format: CSV, In: long}); schemas.KindOf(err) != schemas.Invalid {
+	if _, err := Open(t.Context(), Stdio, Options{Format: CSV, In: long, rowBytes: 1 << 20}); schemas.KindOf(err) != schemas.Invalid {
 		t.Errorf("CSV: %v", err)
 	}
 	for _, f := range []Format{NDJSON, JSON} {
-		if _, err := Open(t.Context(), Stdio, Options{Format: f, In: endless('1')}); schemas.KindOf(err) != schemas.Invalid {
+		if _, err := Open(t.Context(), Stdio, Options{Format: f, In: endless('1'), rowBytes: 1 << 20}); schemas.KindOf(err) != schemas.Invalid {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
@@ -421,6 +421,31 @@ func TestWiderArrowTypes(t *testing.T) {
 		if got.Column(0).ValueStr(at) != "a" || got.Column(1).ValueStr(at) != "zzzz" ||
 			got.Column(2).(*array.Timestamp).Value(at) != 4*86400*1e9 || got.Column(3).(*array.Timestamp).Value(at) != 4e6 {
 			t.Errorf("%v", got)
+		}
+	}
+}
+
+// TestSample reads a file that another writer made: dictionaries, delta encoding, nulls, many pages. Whatever the
+// batches and wherever the reading starts, the values are those of one read of the whole.
+func TestSample(t *testing.T) {
+	const path = "../../examples/flights/sample.parquet"
+	whole, r := readAll(t, path, Options{BatchRows: MaxBatchRows})
+	total, _ := r.TotalRows()
+	if len(whole) != 1 || whole[0].NumRows() != total || total < 50_000 || r.Schema().NumFields() < 10 || len(r.Skipped()) > 0 {
+		t.Fatalf("%d records, %d rows, columns %v, skipped %v", len(whole), total, r.Schema(), r.Skipped())
+	}
+	for _, o := range []Options{{BatchRows: 1000}, {BatchRows: 8192, FromRow: 40_007}} {
+		recs, _ := readAll(t, path, o)
+		at := o.FromRow
+		for _, rec := range recs {
+			want := whole[0].NewSlice(at, at+rec.NumRows())
+			if !array.RecordEqual(want, rec) {
+				t.Fatalf("%+v: rows from %d differ", o, at)
+			}
+			at += rec.NumRows()
+		}
+		if at != total {
+			t.Errorf("%+v: ended at row %d of %d", o, at, total)
 		}
 	}
 }

@@ -22,7 +22,7 @@ type parquetReader struct {
 	mem     memory.Allocator
 	file    *file.Reader
 	plan    plan
-	columns []*pqarrow.ColumnReader
+	columns []chunkReader
 	batch   int64
 	total   int64
 	pos     int64
@@ -67,6 +67,10 @@ func openParquet(ctx context.Context, path string, src source, size int64, o *Op
 		return nil, err
 	}
 	for _, i := range r.plan.columns {
+		if sf := &fr.Manifest.Fields[i]; nullable64(f, sf) {
+			r.columns = append(r.columns, &int64Reader{file: f, leaf: sf.ColIndex, groups: groups, typ: sf.Field.Type})
+			continue
+		}
 		c, err := fr.GetFieldReader(ctx, i, leaves(&fr.Manifest.Fields[i], map[int]bool{}), groups)
 		if err != nil {
 			r.release()
@@ -171,7 +175,7 @@ func (r *parquetReader) read(n int64) (arrow.Record, error) {
 	})
 }
 
-func (r *parquetReader) column(c *pqarrow.ColumnReader, t arrow.DataType, n int64) (arrow.Array, error) {
+func (r *parquetReader) column(c chunkReader, t arrow.DataType, n int64) (arrow.Array, error) {
 	chunks, err := c.NextBatch(n)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ type sampled struct {
 
 func openText(path string, src source, o *Options) (Reader, error) {
 	r := &textReader{path: path, src: src, o: *o}
-	in := &budget{r: src, path: path, left: MaxRowBytes}
+	in := &budget{r: src, path: path, limit: o.rowBytes, left: o.rowBytes}
 	var err error
 	switch o.Format {
 	case CSV:
@@ -205,14 +205,15 @@ func (r *textReader) Close() error {
 
 // budget is a reader that gives up when more than left bytes were read since the last complete row.
 type budget struct {
-	r    io.Reader
-	path string
-	left int
+	r     io.Reader
+	path  string
+	limit int
+	left  int
 }
 
 func (b *budget) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, schemas.Errorf(schemas.Invalid, "files.Reader", "%s: a row is longer than %d bytes: is a quote or a bracket left open?", b.path, MaxRowBytes)
+		return 0, schemas.Errorf(schemas.Invalid, "files.Reader", "%s: a row is longer than %d bytes: is a quote or a bracket left open?", b.path, b.limit)
 	}
 	n, err := b.r.Read(p)
 	b.left -= n
@@ -220,4 +221,4 @@ func (b *budget) Read(p []byte) (int, error) {
 }
 
 // refill is called after each row; what the parser has read ahead is small beside the budget.
-func (b *budget) refill() { b.left = MaxRowBytes }
+func (b *budget) refill() { b.left = b.limit }
