@@ -61,13 +61,14 @@ func (s *Server) score(w http.ResponseWriter, r *http.Request, c *call, sc *scor
 		// The message may still be on its way to a runner in this process: its bytes are left to the collector.
 		return s.fail(w, r, c, err)
 	}
-	buf.give() // who answered is done with the request
 	if e := schemas.AnswerError(answer); e != nil {
+		// So may it be here: a door that closes answers for the runner.
 		if id := answer.Header.Get(schemas.HeaderRequestID); id != "" {
 			c.id = id
 		}
 		return s.fail(w, r, c, e)
 	}
+	buf.give() // rows were scored and answered: nobody looks at the request's bytes any more
 	return s.answer(w, r, c, answer)
 }
 
