@@ -26,7 +26,6 @@ type decoder struct {
 	contexts      []sharedContext
 	requests      []sharedRequest
 	names         map[string]string // of streams, kinds: few and often
-	failed        error
 }
 
 // frame is a data frame; rows is nil until somebody looks.

@@ -4,6 +4,9 @@
 // answer may be seen. Readers fold duplicates to the canonical record (the lowest stream position), filter, tail, count
 // and export. The same streams are the write-ahead log: what is recorded is never scored again.
 //
-// Wire form and identity: docs/lineage.md and SEMANTICS 1 and 4. The package settles nothing, answers nobody, and
-// reaches its streams only through schemas.Log.
+// What flows through it: Records.Add copies a row, Stream.Append cuts and encodes what was added and makes it durable
+// (the form of a message is in encode.go), StreamReader decodes, folds, filters, counts and exports, WriteAhead finds what
+// a checkpoint does not cover, and Keeper deletes what an export holds. Identity: SEMANTICS 1 and 4.
+//
+// The package settles nothing, answers nobody, and reaches its streams only through schemas.Log.
 package lineage

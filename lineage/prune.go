@@ -99,14 +99,56 @@ func (k *Keeper) receipt(ctx context.Context, name string) (r Receipt, rev uint6
 	return r, rev, nil
 }
 
-// Pending remembers what an export under this id covers until ConfirmID.
+// maxPending bounds the exports that wait to be confirmed; those older than pendingFor are forgotten to make room.
+const (
+	maxPending = 64
+	pendingFor = 24 * time.Hour
+)
+
+// Pending remembers what an export under this id covers until ConfirmID. Overloaded: too many exports of the last day
+// were never confirmed.
 func (k *Keeper) Pending(ctx context.Context, id string, rs Ranges) error {
+	keys, err := k.kv.Keys(ctx, pendingPrefix)
+	if err != nil {
+		return err
+	}
+	if len(keys) >= maxPending {
+		if err := k.forget(ctx, keys); err != nil {
+			return err
+		}
+	}
 	b, err := json.Marshal(rs)
 	if err != nil {
 		return err
 	}
 	_, err = k.kv.Put(ctx, pendingPrefix+id, b)
 	return err
+}
+
+// forget deletes old exports that nobody confirmed.
+func (k *Keeper) forget(ctx context.Context, keys []string) error {
+	left := len(keys)
+	for _, key := range keys {
+		b, rev, err := k.kv.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		var rs Ranges
+		old := json.Unmarshal(b, &rs) != nil
+		for _, r := range rs {
+			old = old || time.Since(r.Time) > pendingFor
+		}
+		if old {
+			if err := k.kv.Delete(ctx, key, rev); err != nil {
+				return err
+			}
+			left--
+		}
+	}
+	if left >= maxPending {
+		return schemas.Errorf(schemas.Overloaded, "lineage.Pending", "%d exports of the last day wait to be confirmed: confirm them, or export without an id", left)
+	}
+	return nil
 }
 
 // ConfirmID is Confirm for an export that ran to its end under this id; NotFound if none did.

@@ -263,12 +263,12 @@ func full(t *testing.T, b *bench) {
 }
 
 func unknownOutcome(t *testing.T, b *bench) {
-	s, r := b.open(t)
+	_, r := b.open(t)
 	in := random(floats("x", 2), 10, 1)
 	f := &forgetful{Log: b.logs.Online}
 	logs := b.logs
 	logs.Online = f
-	s = lineage.NewStream(logs, b.catalogue, b.config, nil, nil)
+	s := lineage.NewStream(logs, b.catalogue, b.config, nil, nil)
 	f.left.Store(2)
 	pos := requests(t, s, contextOf("fraud", ""), in, 0, 10, lineage.StatusOK)
 	st, err := b.logs.Online.Stats(t.Context())

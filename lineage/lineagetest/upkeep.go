@@ -274,6 +274,20 @@ func prune(t *testing.T, b *bench) {
 	if _, err := k.ConfirmID(t.Context(), "e2"); schemas.KindOf(err) != schemas.NotFound {
 		t.Fatalf("an export that never ran: %v", err)
 	}
+	old := lineage.Ranges{lineage.LogOnline: {From: 1, Through: 1, Time: time.Now().Add(-48 * time.Hour)}}
+	for i := range 63 {
+		if err := k.Pending(t.Context(), fmt.Sprint("old", i), old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 63 { // makes room by forgetting the old ones, not e1
+		if err := k.Pending(t.Context(), fmt.Sprint("new", i), ex.Ranges); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := k.Pending(t.Context(), "more", ex.Ranges); schemas.KindOf(err) != schemas.Overloaded {
+		t.Fatalf("65 exports wait: %v", err)
+	}
 	requests(t, s, contextOf("fraud", ""), in, 5, 9, lineage.StatusOK) // after the export
 	if rs, err := k.ConfirmID(t.Context(), "e1"); err != nil || len(rs) != 2 {
 		t.Fatal(rs, err)
