@@ -220,13 +220,14 @@ func (s *Service) attempt(ctx context.Context, l *lease, j *Job) error {
 	}
 	defer pinned.Close()
 	c.sig = rev.Signature
+	// Queue and log first: workers come as soon as the job runs.
+	if err := s.deps.Queues.EnsureQueue(ctx, j.queueName(), s.config.QueueBytes); err != nil {
+		return err
+	}
+	if c.log, err = s.deps.Logs.OpenLog(ctx, j.logConfig()); err != nil {
+		return err
+	}
 	if c.job, err = c.begin(ctx, j.ID, pinned.Environment()); err != nil {
-		return err
-	}
-	if err := s.deps.Queues.EnsureQueue(ctx, c.job.queueName(), s.config.QueueBytes); err != nil {
-		return err
-	}
-	if c.log, err = s.deps.Logs.OpenLog(ctx, c.job.logConfig()); err != nil {
 		return err
 	}
 	if err := c.readLog(ctx); err != nil {

@@ -92,6 +92,9 @@ func parseLocation(field, s string) (location, error) {
 	if err != nil {
 		return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%.200q: after @ want a sequence or a time such as 2026-05-01T00:00:00Z", s)
 	}
+	if y := t.Year(); y < 1970 || y > 2261 { // what 64 bits of nanoseconds hold
+		return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%.200q: want a time of the years 1970 to 2261", s)
+	}
 	l.start.Time = t
 	return l, nil
 }

@@ -175,16 +175,6 @@ func (s *Service) countLocked() {
 	}
 }
 
-// current returns the newest state that this process has seen of a job.
-func (s *Service) current(id string) *Job {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if w := s.mu.jobs[id]; w != nil {
-		return w.job
-	}
-	return nil
-}
-
 // logConfig describes the job's result log.
 func (j *Job) logConfig() schemas.LogConfig {
 	return schemas.LogConfig{Name: "LEAT_J_" + strings.ToUpper(j.ID), Prefix: "leat.job." + j.ID, MaxBytes: j.ResultBytes, Once: true}

@@ -285,7 +285,7 @@ func (s *Service) allow(field, path string) error {
 			break
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // what is not there is reported by whoever opens it
 		return schemas.FieldErrorf(schemas.Denied, op, field, "%s: jobs of this server read and write below %s only: %w", path, s.config.Folder, err)
 	}
 	return nil
