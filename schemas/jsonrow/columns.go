@@ -34,6 +34,9 @@ func (d *decoder) allColumns() bool {
 		if !ok {
 			return false
 		}
+		if i < 0 {
+			continue
+		}
 		guess = i + 1
 		t := &d.targets[i]
 		d.where = t.name

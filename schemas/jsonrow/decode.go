@@ -189,6 +189,9 @@ func (d *decoder) row() bool {
 		if !ok {
 			return false
 		}
+		if i < 0 {
+			continue
+		}
 		guess = i + 1
 		t := &d.targets[i]
 		d.where = t.name
@@ -206,7 +209,8 @@ func (d *decoder) row() bool {
 	return d.filled == len(d.cols) || d.complete()
 }
 
-// name reads a field's name and returns its target; guess is the one that it probably is.
+// name reads a field's name and returns its target; guess is the one that it probably is. Of an event, a field that is
+// none of the model's is passed over with its value, and the target is -1.
 func (d *decoder) name(guess int) (int, bool) {
 	s := &d.scan
 	if guess < len(d.targets) && s.KeyIs(d.targets[guess].quoted) {
@@ -217,6 +221,9 @@ func (d *decoder) name(guess int) (int, bool) {
 		return 0, false
 	}
 	i, ok := d.index[string(k)]
+	if !ok && d.bad != nil { // an event is described by its producer and may hold more than a model takes
+		return -1, s.Skip()
+	}
 	if !ok {
 		d.where = clip(k)
 		return 0, s.Fail("unknown field; the fields are: %s", d.names())

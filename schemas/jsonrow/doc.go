@@ -10,7 +10,8 @@
 // its shape is or flat; one whose elements have feature names may be given element by element instead. Numbers are
 // parsed at the column's dtype: integers out of range are refused, NaN and the infinities are the strings "NaN",
 // "Infinity" and "-Infinity", 64-bit integers may be strings. Timestamps are RFC 3339 strings or integer nanoseconds,
-// binary is base64. A name that is unknown, missing or given twice is an error that names row and field.
+// binary is base64. A name that is unknown, missing or given twice is an error that names row and field; of an event
+// (AppendGood), which its producer describes and not the model, unknown names are passed over.
 //
 // Bytes are read in one pass into typed columns and taken for hostile: nesting is limited, and so is what nulls and
 // absent fields may grow to. The caller limits the size of the payload. Nothing is kept and nothing read by reflection.
