@@ -33,6 +33,9 @@ type Client struct {
 	closing context.Context // ends when Close is called
 	stop    context.CancelFunc
 
+	standing    atomic.Pointer[context.Context] // ends with the next disconnect
+	endStanding atomic.Pointer[context.CancelFunc]
+
 	robin  atomic.Uint64 // partition of keyless messages
 	topics sync.Map      // topic -> int partitions
 	mu     struct {
@@ -71,6 +74,7 @@ func Dial(ctx context.Context, c Config, log *slog.Logger) (*Client, error) {
 	}
 	cl := &Client{cfg: c, log: log.With("part", "nats"), id: randomHex(8)}
 	cl.closing, cl.stop = context.WithCancel(context.WithoutCancel(ctx))
+	cl.newStanding()
 	cl.mu.scores = map[*scoreSource]struct{}{}
 	cl.mu.services = map[string]*service{}
 	cl.mu.waiters = map[chan struct{}]struct{}{}
@@ -140,6 +144,7 @@ func (c *Client) dialOne(ctx context.Context, name, url string, creds Credential
 			if c.closing.Err() == nil {
 				c.log.Warn("disconnected", "conn", name, "error", err)
 			}
+			c.newStanding()
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			c.log.Info("reconnected", "conn", name)
@@ -232,9 +237,21 @@ func (c *Client) Close() {
 	c.wg.Wait()
 }
 
-// call runs one call to the server under the shorter of ctx and CallTimeout.
+// call bounds one call to the server: CallTimeout, and the life of the connections, since the answer to what was asked
+// before a disconnect never comes. The call then fails with context.Canceled.
 func (c *Client) call(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, c.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+	stop := context.AfterFunc(*c.standing.Load(), cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// newStanding begins the time between two disconnects, and ends the one before.
+func (c *Client) newStanding() {
+	ctx, cancel := context.WithCancel(c.closing)
+	c.standing.Store(&ctx)
+	if old := c.endStanding.Swap(&cancel); old != nil {
+		(*old)()
+	}
 }
 
 // sleep waits d or until ctx ends.

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -44,9 +45,14 @@ func testConfig() Config {
 	return c
 }
 
+// testLog shows what the client has to say when a test fails.
+func testLog(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
 func dialConfig(t testing.TB, c Config) *Client {
 	t.Helper()
-	cl, err := Dial(t.Context(), c, nil)
+	cl, err := Dial(t.Context(), c, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

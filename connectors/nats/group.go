@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,35 +96,54 @@ func wakeUp(ch chan struct{}) {
 	}
 }
 
-// run keeps the membership alive and the sessions whole until the source is closed; then it leaves the group.
+// run keeps the membership alive and the sessions whole until the source is closed; then it leaves the group. What
+// fails is tried again after a short pause.
 func (g *groupSource) run(ctx context.Context, m *membership) {
 	defer g.wg.Done()
 	again, forget := g.c.onReconnect()
 	defer forget()
 	t := time.NewTicker(g.c.cfg.LeaseTTL / 3)
 	defer t.Stop()
+	soon := time.NewTimer(time.Hour)
+	defer soon.Stop()
+	due := false // the membership's tick
 	for {
-		membershipDue := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			membershipDue = true
+			due = true
 		case <-g.work:
-			membershipDue = g.hinted.Swap(false)
+			due = g.hinted.Swap(false) || due
+		case <-soon.C:
 		case <-again:
 			g.breakSessions()
-			membershipDue = true
+			due = true
 		}
-		if membershipDue {
-			if err := m.tick(ctx); err != nil && ctx.Err() == nil {
-				g.c.log.Warn("group membership", "topic", g.topic, "group", g.group, "error", err)
-			}
+		if due {
+			err := m.tick(ctx)
+			g.report("group membership", err)
+			due = err != nil
 			wakeUp(g.kick) // what was kept back while we were silent may go
 		}
-		g.mend(ctx)
+		whole := g.mend(ctx)
 		m.finishLeaving(ctx)
+		if due || !whole {
+			soon.Reset(retryPause)
+		}
 	}
+}
+
+// report logs an error that does not pass by itself.
+func (g *groupSource) report(what string, err error) {
+	if err == nil || g.c.closing.Err() != nil {
+		return
+	}
+	level := slog.LevelWarn
+	if passing(err) {
+		level = slog.LevelDebug
+	}
+	g.c.log.Log(context.WithoutCancel(g.c.closing), level, what, "topic", g.topic, "group", g.group, "error", err)
 }
 
 // breakSessions marks every session: after a reconnect its requests, and maybe messages, are lost.
@@ -137,8 +157,8 @@ func (g *groupSource) breakSessions() {
 	}
 }
 
-// mend opens a new session for each tenure whose session is broken or silent.
-func (g *groupSource) mend(ctx context.Context) {
+// mend opens a new session for each tenure whose session is broken or silent; false: not all could be.
+func (g *groupSource) mend(ctx context.Context) bool {
 	g.mu.Lock()
 	var bad []*tenure
 	now := time.Now()
@@ -148,14 +168,14 @@ func (g *groupSource) mend(ctx context.Context) {
 		}
 	}
 	g.mu.Unlock()
+	whole := true
 	for _, t := range bad {
 		if err := t.restart(ctx); err != nil {
-			if ctx.Err() == nil {
-				g.c.log.Warn("partition", "topic", g.topic, "partition", t.p, "group", g.group, "error", err)
-			}
-			time.AfterFunc(retryPause, func() { wakeUp(g.work) })
+			g.report("partition", err)
+			whole = false
 		}
 	}
+	return whole
 }
 
 // fenced: the server has not taken our heartbeat for so long that somebody else may own our partitions.

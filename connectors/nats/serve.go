@@ -167,8 +167,12 @@ func (s *scoreSource) refuse(m *nats.Msg, e *schemas.Error) {
 func (s *scoreSource) Drain() {
 	s.drain.Do(func() {
 		for _, sub := range s.subs {
-			if err := sub.Drain(); err != nil {
-				sub.Unsubscribe() // closed already, or the connection is: nothing more will come
+			nc := s.c.front
+			if sub == s.internal {
+				nc = s.c.core
+			}
+			if !nc.IsConnected() || sub.Drain() != nil {
+				sub.Unsubscribe() // nothing more will come
 			}
 		}
 		go func() { // ends when the last subscription is closed, at the latest with the connection
