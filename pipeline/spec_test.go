@@ -87,6 +87,7 @@ var badSpecs = []struct {
 	{"no route", head, []string{"line 1: route: names nothing to run; want one of model"}, true},
 	{"empty route", head + "route: {}", []string{"line 4: route: names nothing to run; want one of model"}, true},
 	{"null route", head + "route:", []string{"line 4: route: names nothing to run"}, true},
+	{"empty key", head + "route: {model: m}\n\"\": x", []string{`line 5: "": unknown key; want one of apiVersion, kind, name`}, true},
 	{"route text", head + "route: m", []string{`line 4: route: want a map with model, got text ("m")`}, true},
 	{"route typo", head + "route: {modle: m}", []string{`line 4: route.modle: unknown key; did you mean "model"?`}, true},
 	{"model list", head + "route: {model: [m]}", []string{"line 4: route.model: want text, got a list"}, true},

@@ -377,3 +377,26 @@ func TestManyPipelinesFollowOneAlias(t *testing.T) {
 		t.Fatal(v)
 	}
 }
+
+func TestFollow(t *testing.T) {
+	h := newHouse(t)
+	h.push("fraud", "linear", "1")
+	h.push("other", "mlp", "1")
+	ctx, stop := context.WithCancel(t.Context())
+	var got []string
+	err := h.Follow(ctx, func(name string, rev *pipeline.Revision) {
+		switch {
+		case name == "":
+			got = append(got, "all seen")
+			go h.DeletePipeline(ctx, "other")
+		case rev == nil:
+			got = append(got, "no "+name)
+			stop()
+		default:
+			got = append(got, name+" "+rev.Models[0].Ref)
+		}
+	})
+	if !errors.Is(err, context.Canceled) || !slices.Equal(got, []string{"fraud fraud@champion", "other other@champion", "all seen", "no other"}) {
+		t.Fatal(got, err)
+	}
+}

@@ -174,3 +174,20 @@ func (w *watcher) tell(changed map[string]*pipeline.Revision) error {
 	}
 	return w.fn(u)
 }
+
+// Follow is Watch one pipeline at a time, as pipeline.Host takes it: fn gets each active revision, then once an empty
+// name, then what changes; nil for a pipeline that was deleted.
+func (c *Control) Follow(ctx context.Context, fn func(name string, rev *pipeline.Revision)) error {
+	return c.Watch(ctx, func(u Update) error {
+		for i := range u.Active {
+			fn(u.Active[i].Spec.Name, &u.Active[i])
+		}
+		for _, name := range u.Deleted {
+			fn(name, nil)
+		}
+		if u.All {
+			fn("", nil)
+		}
+		return nil
+	})
+}

@@ -92,11 +92,19 @@ func (d *decoder) structure(v *Value, dst reflect.Value, path string) {
 		i := fieldOf(dst.Type(), k.Name)
 		if i < 0 {
 			known := Fields(dst.Type())
-			d.fault(k.Line, Join(path, clip(k.Name)), "unknown key%s", Meant(k.Name, known))
+			d.fault(k.Line, Join(path, keyText(k.Name)), "unknown key%s", Meant(k.Name, known))
 			continue
 		}
 		d.value(k.Value, dst.Field(i), Join(path, k.Name))
 	}
+}
+
+// keyText writes a key of the document for a path, also one that is empty or endless.
+func keyText(key string) string {
+	if key == "" {
+		return `""`
+	}
+	return clip(key)
 }
 
 func (d *decoder) mapping(v *Value, dst reflect.Value, path string) {
@@ -179,7 +187,7 @@ func Fields(t reflect.Type) []string {
 
 func fieldOf(t reflect.Type, key string) int {
 	for i := range t.NumField() {
-		if keyOf(t.Field(i)) == key {
+		if n := keyOf(t.Field(i)); n != "" && n == key {
 			return i
 		}
 	}

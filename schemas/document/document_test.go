@@ -27,6 +27,7 @@ type outer struct {
 	Wait   time.Duration     `yaml:"wait"`
 	Labels map[string]string `yaml:"labels"`
 	Input  *inner            `yaml:"input"`
+	hidden string
 }
 
 func one(t *testing.T, text string) *Value {
@@ -69,6 +70,7 @@ func TestFaultsNamePathLineAndRemedy(t *testing.T) {
 		{"Name: x", `line 1: Name: unknown key; did you mean "name"?`},
 		{"zebra: x", `line 1: zebra: unknown key; want one of name, count, share, small, on, wait, labels, input`},
 		{"count: 1\ninput:\n  topik: x", `line 3: input.topik: unknown key; did you mean "topic"?`},
+		{`{"":"x"}`, `line 1: "": unknown key; want one of name, count, share, small, on, wait, labels, input`},
 		{"name: 5", `line 1: name: want text, got a number: write "5" in quotes`},
 		{"name: true", `line 1: name: want text, got true or false: write "true" in quotes`},
 		{"name: [a]", `line 1: name: want text, got a list`},
@@ -90,6 +92,13 @@ func TestFaultsNamePathLineAndRemedy(t *testing.T) {
 		if got := Decode(one(t, c.text), &o).Error(); got != c.want {
 			t.Errorf("%q:\n got %s\nwant %s", c.text, got, c.want)
 		}
+	}
+}
+
+func TestUnexportedFieldsAreNoKeys(t *testing.T) {
+	var o outer
+	if got := Decode(one(t, "hidden: x"), &o).Error(); !strings.HasPrefix(got, "line 1: hidden: unknown key") || o.hidden != "" {
+		t.Errorf("%q, %q", got, o.hidden)
 	}
 }
 
@@ -173,7 +182,7 @@ func TestNear(t *testing.T) {
 // The vectors are those of RFC 8785, sections 3.2.2, 3.2.3 and appendix B.
 func TestCanonicalVectorsOfTheRFC(t *testing.T) {
 	for in, want := range map[string]string{
-		`{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}`: `{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}`,
+		`{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],"string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}`:                                        `{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}`,
 		`{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One","\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"}`: "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u0080\":\"Control\",\"ö\":\"Latin Small Letter O With Diaeresis\",\"€\":\"Euro Sign\",\"\U0001f600\":\"Emoji: Grinning Face\",\"\ufb33\":\"Hebrew Letter Dalet With Dagesh\"}",
 		` [ "<&>\u2028" , { } , [ ] ] `: "[\"<&>\u2028\",{},[]]",
 	} {
