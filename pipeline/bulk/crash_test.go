@@ -253,3 +253,130 @@ func TestChangedSourceFailsTheJob(t *testing.T) {
 	}
 	w.noLeftovers(t)
 }
+
+// Of two coordinators at once, one of which reads a topic that has lost messages, both cut as the first one did.
+func TestTwoCoordinatorsCutAlike(t *testing.T) {
+	w := newWorld(t)
+	p := w.start("x")
+	es := events(4000, 4)
+	w.publish(p, "flights", 1, es)
+	p.model.delay = 20 * time.Millisecond
+	w.lost = func(seq uint64) bool { return seq%3 == 0 }
+	w.config.Window = 8 // q's feeder stays close to p's
+	q := w.start("x")
+	q.model.delay = 20 * time.Millisecond
+	dst := filepath.Join(w.dir, "out.ndjson")
+	id := p.job(RunRequest{From: "topic:flights", To: dst, Throttle: 4000}).ID
+	p.wait(id, func(v *View) bool { return v.Written >= 3 })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	j, _, err := q.store.get(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two attempts, neither of which writes the job: both own it.
+	feeds := make(chan error, 2)
+	for _, s := range []*Service{p.Service, q.Service} {
+		c := &coordinator{s: s, owner: s.id + "/test", sig: p.model.sig, job: j, gate: newGate(0, MaxChunks), total: make(chan int64, 1)}
+		if c.log, err = s.deps.Logs.OpenLog(ctx, j.logConfig()); err == nil {
+			err = c.readLog(ctx)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			src, err := s.openSource(ctx, j, c.sig.Inputs)
+			if err == nil {
+				err = c.feed(ctx, src)
+				src.close(ctx)
+			}
+			feeds <- err
+		}()
+	}
+	p.done(id)
+	cancel()
+	<-feeds
+	<-feeds
+	b := w.read(dst)
+	seqs := schemas.Values[int64](b.Column(b.Schema().Index("sequence")))
+	have := map[int64]bool{}
+	for i, seq := range seqs {
+		if i > 0 && seqs[i-1] >= seq {
+			t.Fatalf("sequence %d after %d", seq, seqs[i-1])
+		}
+		have[seq] = true
+	}
+	for seq := range int64(4000) {
+		if !w.lost(uint64(seq+1)) && !have[seq+1] {
+			t.Fatalf("sequence %d is missing", seq+1)
+		}
+	}
+}
+
+// The place that is stored of a topic never passes a row that the sink has still to meet again.
+func TestTopicSinkSurvivesTwoDeathsInARow(t *testing.T) {
+	w := newWorld(t)
+	w.late = true
+	p := w.start("x")
+
+	w.publish(p, "flights", 1, events(10, 1))
+	if err := p.client.EnsureTopic(t.Context(), "scores", 2); err != nil {
+		t.Fatal(err)
+	}
+	rev := p.model.revision()
+	j := &Job{ID: "two-deaths", Pipeline: "sums", Revision: rev.Revision, From: "topic:flights", To: "topic:scores", Status: Failed,
+		Ends: Ends{Ranges: []Range{{0, 1, 10}}}}
+	if err := p.store.create(t.Context(), j, rev); err != nil {
+		t.Fatal(err)
+	}
+	chunk := func(n uint64) *rows {
+		r := newRows(p.model.sig.Outputs)
+		r.stored = true
+		for i := range uint64(3) {
+			schemas.Append(r.in.Column(0), float64(n))
+			r.in.Column(0).EndRow()
+			r.in.Column(1).AppendString("x")
+			r.in.Column(1).EndRow()
+			r.in.Advance(1)
+			r.at = append(r.at, ref{Unit: 3*n + i + 1})
+			r.origins = append(r.origins, origin{key: fmt.Sprint("key-", i)})
+		}
+		return r
+	}
+	// life opens the sink as a new coordinator would, writes some chunks, and stores the place after so many of them.
+	life := func(written *int64, store int, chunks ...uint64) {
+		t.Helper()
+		job, _, err := p.store.get(t.Context(), j.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := p.openSink(t.Context(), job, p.model.sig.Outputs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, n := range chunks {
+			if err := s.write(t.Context(), int64(n), span{}, chunk(n)); err != nil {
+				t.Fatal(err)
+			}
+			at := s.at()
+			if i < store {
+				*written = int64(n) + 1
+				if _, err := p.store.update(t.Context(), j.ID, func(j *Job) error { j.SinkAt = at; return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	var written int64
+	life(&written, 0, 0, 1, 2) // published three, stored nothing
+	life(&written, 1, 0)       // passes one of them again, stores that, dies
+	life(&written, 0, uint64(written), 2, 3)
+	all := w.stored(p, "scores")
+	seen := map[string]bool{}
+	for _, d := range all {
+		seen[d.Header.Get(headerRow)] = true
+	}
+	if len(all) != 12 || len(seen) != 12 {
+		t.Fatalf("%d messages of %d rows, want 12", len(all), len(seen))
+	}
+}
