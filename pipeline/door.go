@@ -205,6 +205,11 @@ func (dr *door) decodeRows(r *run, rev *compiled, it *item, op string) error {
 	if err != nil {
 		return err
 	}
+	if c, ok := enc.(schemas.OutputChecker); ok {
+		if err := c.CheckOutputs(rev.root.model.sig.Outputs); err != nil {
+			return err
+		}
+	}
 	if b, ok := enc.(schemas.Identified); ok && b.RequestID() != "" && it.d.Header.Get(schemas.HeaderRequestID) == "" {
 		if it.id, err = checkRequestID(b.RequestID()); err != nil {
 			return err
