@@ -209,7 +209,7 @@ func (s *Service) clean(ctx context.Context, j *Job) error {
 
 // attempt feeds and collects until the sink is complete and the job is stored as done.
 func (s *Service) attempt(ctx context.Context, l *lease, j *Job) error {
-	c := &coordinator{s: s, owner: s.id + "/" + formatUint(l.rev)}
+	c := &coordinator{s: s, owner: s.id + "/" + formatUint(l.term)}
 	rev, err := s.store.revision(ctx, j.ID)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -19,7 +20,10 @@ type lease struct {
 	value  []byte
 	renew  time.Duration
 	expiry time.Duration
-	rev    uint64
+	term   uint64 // revision at which it was taken: differs from every other holder's
+
+	mu  sync.Mutex // a renewal at a time
+	rev uint64
 }
 
 // leaseValue is what the key holds, for whoever looks.
@@ -41,6 +45,7 @@ func (s *Service) newLease(id string) *lease {
 // try takes the lease if nobody holds it. Unavailable wrapping ErrConflict: somebody does.
 func (l *lease) try(ctx context.Context) (err error) {
 	l.rev, err = l.kv.Create(ctx, l.key, l.value)
+	l.term = l.rev
 	return err
 }
 
@@ -62,6 +67,7 @@ func (l *lease) acquire(ctx context.Context) error {
 			seen, since = rev, time.Now()
 		case time.Since(since) >= l.expiry:
 			if l.rev, err = l.kv.Update(ctx, l.key, l.value, rev); err == nil {
+				l.term = l.rev
 				return nil
 			}
 		}
@@ -96,6 +102,8 @@ func (l *lease) hold(ctx context.Context) error {
 
 // touch renews once.
 func (l *lease) touch(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, l.renew)
 	defer cancel()
 	rev, err := l.kv.Update(ctx, l.key, l.value, l.rev)
@@ -115,6 +123,8 @@ func (l *lease) touch(ctx context.Context) error {
 
 // release gives the lease up, so that another process need not wait for it to become stale.
 func (l *lease) release(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.renew)
 	defer cancel()
 	_ = l.kv.Delete(ctx, l.key, l.rev) // if it fails, it becomes stale
