@@ -41,6 +41,13 @@ func (m mortal) Update(ctx context.Context, key string, value []byte, last uint6
 	return m.KV.Update(ctx, key, value, last)
 }
 
+func (m mortal) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	if err := m.before("put", key); err != nil {
+		return 0, err
+	}
+	return m.KV.Put(ctx, key, value)
+}
+
 // mortalLog dies with it.
 type mortalLog struct {
 	schemas.Log
