@@ -216,8 +216,7 @@ func TestJSONSchemaAgreesWithTheParser(t *testing.T) {
 
 // Every field that the parser takes is in the schema, and no other.
 func TestJSONSchemaHasEveryField(t *testing.T) {
-	var props func(m map[string]any) []string
-	props = func(m map[string]any) []string {
+	props := func(m map[string]any) []string {
 		var names []string
 		for n := range m["properties"].(map[string]any) {
 			names = append(names, n)
@@ -326,7 +325,7 @@ func TestResolve(t *testing.T) {
 		Outputs: schemas.MustSchema(schemas.Field{Name: "probability", Type: schemas.Float32}),
 	}}
 	for _, c := range []struct{ tail, want string }{
-		{"route: {model: flight-delay}\nrecord: {mask: [tailnum], drop: [seats, probability]}", ""},
+		{"route: {model: flight-delay}\nrecord: {mask: [tailnum, seats], drop: [probability]}", ""},
 		{"route: {model: flight-delay@2}", ""},
 		{"route: {model: flight-dealy}", `line 4: route.model: no model flight-dealy@champion; did you mean "flight-delay@champion"?`},
 		{"route:\n  model: flight-delay@7", `line 5: route.model: no model flight-delay@7; did you mean`},
