@@ -32,7 +32,8 @@ type processor struct {
 		sync.Mutex
 		wanted *Revision
 		gone   bool
-		err    error // why the wanted revision is not loaded
+		err    error  // why the wanted revision is not loaded
+		opened string // revision that is active with all its doors open
 		pins   []*compiled
 	}
 	changed chan struct{} // capacity 1: something in mu changed
@@ -119,7 +120,7 @@ func (p *processor) state() State {
 	if p.mu.err != nil {
 		s.Error = p.mu.err.Error()
 	}
-	s.Ready = s.Error == "" && s.Serving == s.Revision
+	s.Ready = s.Error == "" && s.Serving == s.Revision && p.mu.opened == s.Revision
 	return s
 }
 
@@ -167,6 +168,9 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 	defer func() {
 		p.mu.Lock()
 		p.mu.err = err
+		if err == nil {
+			p.mu.opened = rev.Revision
+		}
 		p.mu.Unlock()
 		ready := 0.0
 		if err == nil {

@@ -193,11 +193,64 @@ func (a *app) openGateway(ctx context.Context) (err error) {
 // operations joins the tables of all packages.
 func (a *app) operations() []api.Operation {
 	var ops []api.Operation
-	ops = append(ops, a.control.Operations()...)
+	ops = append(ops, a.loading(a.control.Operations())...)
 	ops = append(ops, a.jobs.Operations()...)
 	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
 	ops = append(ops, connectors.Operations(a.client)...)
 	return ops
+}
+
+// loadPatience is how long an answer waits for this process to serve what was changed.
+const loadPatience = 10 * time.Second
+
+// loading makes operations that change pipelines answer when this process serves the change, or has failed to load it:
+// what was pushed can be called at once.
+func (a *app) loading(ops []api.Operation) []api.Operation {
+	for i := range ops {
+		handle := ops[i].Handle
+		ops[i].Handle = func(ctx context.Context, req any) (any, error) {
+			reply, err := handle(ctx, req)
+			if err != nil {
+				return nil, err
+			}
+			var r *control.Result
+			switch x := reply.(type) {
+			case *control.Result:
+				r = x
+			case *control.PushReply:
+				r = &x.Result
+			}
+			if r != nil && !r.DryRun {
+				a.served(ctx, r.Changes)
+			}
+			return reply, nil
+		}
+	}
+	return ops
+}
+
+// served waits until the changed pipelines are served here as they should be, or cannot be loaded.
+func (a *app) served(ctx context.Context, changes []control.Change) {
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for _, c := range changes {
+		for c.Pipeline != "" && c.Action != control.Unchanged {
+			if c.Action == control.Deleted {
+				c.To = ""
+			}
+			s, ok := a.host.State(c.Pipeline)
+			if c.To == "" && !ok || ok && s.Revision == c.To && (s.Ready || s.Error != "") {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
 }
 
 // grace bounds the draining at the end.

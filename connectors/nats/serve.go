@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -104,6 +105,7 @@ func (s *scoreSource) Receive(ctx context.Context, max int) ([]*connectors.Deliv
 			}
 		}
 	}
+	runtime.Gosched() // lets the read loops hand over the rest of their burst: runs of 8 rows instead of 2 at 64 in flight
 	n := min(max, 1+len(s.ch))
 	slab := make([]connectors.Delivery, n)
 	ds := make([]*connectors.Delivery, 0, n)
