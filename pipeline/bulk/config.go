@@ -18,7 +18,7 @@ type Config struct {
 	ChunkRows   int   `yaml:"chunk_rows" json:"chunk_rows"`     // of a new job that states none
 	PieceRows   int   `yaml:"piece_rows" json:"piece_rows"`     // rows scored at once; a job keeps what it began with
 	QueueBytes  int64 `yaml:"queue_bytes" json:"queue_bytes"`   // chunks that wait for workers
-	ResultBytes int64 `yaml:"result_bytes" json:"result_bytes"` // of a new job that states none
+	ResultBytes int64 `yaml:"result_bytes" json:"result_bytes"` // of a new job that states none; less if its file is small
 	Window      int   `yaml:"window" json:"window"`             // chunks that may be fed before the first of them is written
 	Parallel    int   `yaml:"parallel" json:"parallel"`         // chunks in work in this process for each job
 
@@ -33,7 +33,7 @@ type Config struct {
 // Default returns what fits a machine of any size.
 func Default() Config {
 	return Config{
-		ChunkRows: 4096, PieceRows: 256, QueueBytes: 64 << 20, ResultBytes: 4 << 30, Window: 256,
+		ChunkRows: 4096, PieceRows: 256, QueueBytes: 64 << 20, ResultBytes: 1 << 30, Window: 256,
 		Parallel:   runtime.GOMAXPROCS(0) + 1, // one decodes or appends while the others score
 		LeaseRenew: 2 * time.Second, LeaseExpiry: 10 * time.Second, Progress: time.Second, LineageFill: 0.7,
 	}

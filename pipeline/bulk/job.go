@@ -154,6 +154,17 @@ func chunkRows(want int, sig schemas.Signature, throttle float64, total int64) i
 	return n
 }
 
+// resultBytes chooses the size of a job's result stream, which the store reserves: no more than the rows of a file can
+// take, even if all of them are bad.
+func resultBytes(most int64, out *schemas.Schema, rows int64) int64 {
+	const perBad, spare = maxReason + 100, 16 << 20
+	width := int64(max(2*rowWidth(out), perBad))
+	if rows == 0 || rows > (most-spare)/width {
+		return most
+	}
+	return rows*width + spare
+}
+
 // rowWidth estimates the bytes of a row.
 func rowWidth(s *schemas.Schema) int {
 	const text = 32 // a guess for strings; the cutter measures

@@ -389,6 +389,7 @@ func TestLineageToFile(t *testing.T) {
 	add(&other, 0, 100)
 	add(&masked, 300, 350)
 	add(&made, 350, 400)
+	middle := time.Now()
 	add(&primary, 400, 500)
 	dst := filepath.Join(w.dir, "out.parquet")
 	id := p.job(RunRequest{From: "lineage:sums", To: dst}).ID
@@ -411,6 +412,14 @@ func TestLineageToFile(t *testing.T) {
 	}
 	if bad := w.read(dst + rejectedSuffix); bad.Rows() != 50 {
 		t.Fatalf("%d skipped rows listed", bad.Rows())
+	}
+	v = p.done(p.job(RunRequest{From: "lineage:sums@" + time.Now().Add(time.Hour).Format(time.RFC3339), To: filepath.Join(w.dir, "none.csv")}).ID)
+	if v.Rows != 0 || v.Exit != 0 {
+		t.Fatalf("of a time that has not come: %+v", v)
+	}
+	v = p.done(p.job(RunRequest{From: "lineage:sums@" + schemas.FormatTime(middle), To: filepath.Join(w.dir, "late.csv")}).ID)
+	if v.Scored != 100 || v.Skipped != 0 {
+		t.Fatalf("of the last hundred: %+v", v)
 	}
 	if ok, failed := p.records(id); ok != 400 || failed != 0 {
 		t.Fatalf("%d records ok, %d failed", ok, failed)

@@ -145,9 +145,6 @@ func (s *Service) plan(ctx context.Context, r *RunRequest) (*Job, *pipeline.Revi
 		Status: Pending, Created: time.Now().UTC(), PieceRows: s.config.PieceRows, Throttle: r.Throttle,
 		Carry: r.Carry, Overwrite: r.Overwrite, ResultBytes: r.ResultBytes, MixedEnvironments: r.MixedEnvironments,
 	}
-	if j.ResultBytes == 0 {
-		j.ResultBytes = s.config.ResultBytes
-	}
 	if to.kind == fileLocation {
 		if err := s.checkTarget(to.name, r.Overwrite); err != nil {
 			return nil, nil, err
@@ -167,6 +164,9 @@ func (s *Service) plan(ctx context.Context, r *RunRequest) (*Job, *pipeline.Revi
 	}
 	j.ChunkRows = chunkRows(want, rev.Signature, r.Throttle, j.Ends.total())
 	j.Total = j.Ends.total()
+	if j.ResultBytes == 0 {
+		j.ResultBytes = resultBytes(s.config.ResultBytes, rev.Signature.Outputs, j.Ends.Rows)
+	}
 	return j, rev, nil
 }
 
@@ -196,6 +196,9 @@ func (s *Service) checkTarget(path string, overwrite bool) error {
 	} else if !st.IsDir() {
 		return schemas.FieldErrorf(schemas.Invalid, op, "to", "%s is no folder", filepath.Dir(path))
 	}
+	if id := s.writerOf(path); id != "" {
+		return schemas.FieldErrorf(schemas.Invalid, op, "to", "job %s writes %s: wait for it, or cancel it", id, path)
+	}
 	st, err := os.Lstat(path)
 	switch {
 	case err != nil:
@@ -206,6 +209,18 @@ func (s *Service) checkTarget(path string, overwrite bool) error {
 		return schemas.FieldErrorf(schemas.Invalid, op, "to", "%s exists: choose another name, or --overwrite", path)
 	}
 	return nil
+}
+
+// writerOf returns the job that is going to write a file, "" if this process knows of none.
+func (s *Service) writerOf(path string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, w := range s.mu.jobs {
+		if to, err := parseTo(w.job.To); err == nil && to.kind == fileLocation && to.name == path && !w.job.Final() {
+			return id
+		}
+	}
+	return ""
 }
 
 // checkCarry opens the carried columns once.

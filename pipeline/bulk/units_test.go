@@ -138,6 +138,17 @@ func TestRunRefuses(t *testing.T) {
 	if err != nil || len(list.Jobs) != 0 {
 		t.Fatalf("%v %v", list, err)
 	}
+	slow, err := p.RunJob(t.Context(), &RunRequest{Pipeline: "sums", From: src, To: out, Throttle: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.wait(slow.ID, func(v *View) bool { return v.Status == Running })
+	if _, err := p.RunJob(t.Context(), &RunRequest{Pipeline: "sums", From: src, To: out}); err == nil || !strings.Contains(err.Error(), slow.ID) {
+		t.Fatalf("two jobs write one file: %v", err)
+	}
+	if _, err := p.Cancel(t.Context(), &IDRequest{ID: slow.ID}); err != nil {
+		t.Fatal(err)
+	}
 	// What is allowed, over the table.
 	for _, op := range p.Operations() {
 		if op.Name != "jobs.run" {
@@ -195,6 +206,15 @@ func TestChunkRowsFitMessagesAndStreams(t *testing.T) {
 	} {
 		if n := chunkRows(4096, c.sig, c.throttle, c.total); n != c.want {
 			t.Errorf("%+v: %d", c, n)
+		}
+	}
+}
+
+func TestResultBytesAreNoMoreThanRowsCanTake(t *testing.T) {
+	out := newArithmetic().sig.Outputs
+	for rows, want := range map[int64]int64{0: 1 << 30, 1000: 16<<20 + 220_000, 1 << 30: 1 << 30, 1 << 62: 1 << 30} {
+		if n := resultBytes(1<<30, out, rows); n != want {
+			t.Errorf("%d rows: %d, want %d", rows, n, want)
 		}
 	}
 }
