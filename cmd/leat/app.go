@@ -99,6 +99,8 @@ func (a *app) openNATS(ctx context.Context) (err error) {
 		if err = a.server.Start(ctx); err != nil {
 			return err
 		}
+		a.fit(a.server.StoreLimit())
+		cfg = a.cfg.NATS
 		cfg.Server = a.server
 	}
 	if a.client, err = nats.Dial(ctx, cfg, a.log); err != nil {
@@ -106,6 +108,27 @@ func (a *app) openNATS(ctx context.Context) (err error) {
 	}
 	a.broker, err = memory.New(memory.Default())
 	return err
+}
+
+// fit cuts the sizes of streams to shares of what the disk has for them: a stream reserves its size when it is made, and
+// a server on a small disk shall start too.
+func (a *app) fit(limit int64) {
+	c := &a.cfg
+	for _, s := range []struct {
+		name  string
+		size  *int64
+		share int64
+	}{
+		{"lineage.max_bytes", &c.Lineage.MaxBytes, 5}, {"lineage.jobs_max_bytes", &c.Lineage.JobsMaxBytes, 5},
+		{"lineage.rejected_max_bytes", &c.Lineage.RejectedMaxBytes, 100}, {"nats.blob_bytes", &c.NATS.BlobBytes, 8},
+		{"nats.kv_bytes", &c.NATS.KVBytes, 50}, {"nats.topic_bytes", &c.NATS.TopicBytes, 20}, {"nats.dead_bytes", &c.NATS.DeadBytes, 50},
+		{"jobs.result_bytes", &c.Jobs.ResultBytes, 10}, {"jobs.queue_bytes", &c.Jobs.QueueBytes, 50},
+	} {
+		if part := limit / s.share; *s.size > part {
+			a.log.Info("smaller than configured: the disk has no more room for it", "size", s.name, "bytes", part)
+			*s.size = part
+		}
+	}
 }
 
 func (a *app) openModels(ctx context.Context) error {
@@ -268,6 +291,7 @@ func (a *app) run(ctx context.Context) error {
 	stop := context.AfterFunc(gctx, func() { a.draining.Store(true) })
 	defer stop()
 	g.Go(func() error { return ended(a.control.Run(gctx)) })
+	g.Go(func() error { return a.sweep(gctx) })
 	g.Go(func() error { return ended(a.jobs.Run(gctx)) })
 	g.Go(func() error { return a.gateway.Serve(gctx) })
 	g.Go(func() error { return a.host.Run(gctx, grace) })
@@ -277,6 +301,24 @@ func (a *app) run(ctx context.Context) error {
 	err := g.Wait()
 	stopBase()
 	return errors.Join(err, below.Wait())
+}
+
+// sweepEvery is how often what broken pushes left behind is removed.
+const sweepEvery = time.Hour
+
+func (a *app) sweep(ctx context.Context) error {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		if err := a.registry.Sweep(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("what broken pushes left behind was not removed", "error", err)
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // ended drops the error of a loop that was told to end.
