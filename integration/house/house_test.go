@@ -128,7 +128,7 @@ func TestSiblings(t *testing.T) {
 }
 
 // TestClientLibraries: only connectors/nats and connectors/kafka import the clients of their brokers, only scorers/onnx
-// the binding of ONNX Runtime. Floors and benchmarks measure those libraries bare.
+// the binding of ONNX Runtime. Floors and benchmarks measure those libraries bare, and the examples show users' clients.
 func TestClientLibraries(t *testing.T) {
 	homes := map[string]string{
 		"github.com/nats-io/":             module + "connectors/nats",
@@ -136,7 +136,7 @@ func TestClientLibraries(t *testing.T) {
 		"github.com/yalue/onnxruntime_go": module + "scorers/onnx",
 	}
 	for _, p := range list(t) {
-		if room(p.ImportPath) == "integration" {
+		if r := room(p.ImportPath); r == "integration" || r == "examples" {
 			continue
 		}
 		for _, i := range p.Imports {
