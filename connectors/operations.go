@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -18,7 +19,12 @@ type Transport interface {
 	Topics
 	Publisher
 	Replayer
+	// DeleteTopic deletes a topic with all its messages. NotFound if there is none.
+	DeleteTopic(ctx context.Context, name string) error
 }
+
+// TopicUses says who reads or writes a topic, for people: "pipeline fraud". A topic in use is not deleted.
+type TopicUses func(ctx context.Context, topic string) ([]string, error)
 
 // TopicLine is one message as the operations write and take it, a line of NDJSON each.
 type TopicLine struct {
@@ -64,7 +70,7 @@ type (
 )
 
 // Operations is the table of what can be asked about topics.
-func Operations(t Transport) []api.Operation {
+func Operations(t Transport, uses TopicUses) []api.Operation {
 	return []api.Operation{
 		api.Op("topics.list", http.MethodGet, "/v1/topics", api.Read, "List topics with their groups and lag",
 			func(ctx context.Context, _ *topicsRequest) (*TopicsReply, error) {
@@ -87,6 +93,10 @@ func Operations(t Transport) []api.Operation {
 				i, err := t.Topic(ctx, r.Name)
 				return &i, err
 			}),
+		api.Op("topics.delete", http.MethodDelete, "/v1/topics/{name}", api.Admin, "Delete a topic, with all its messages, that no pipeline and no job uses",
+			func(ctx context.Context, r *topicRequest) (*TopicInfo, error) {
+				return deleteTopic(ctx, t, uses, r.Name)
+			}),
 		api.Op("topics.publish", http.MethodPost, "/v1/topics/{name}/messages", api.Score, "Store messages, one JSON object a line with key, headers and value; answers when all are acknowledged",
 			func(ctx context.Context, r *publishRequest) (*PublishReply, error) { return publishLines(ctx, t, r) }),
 		api.Op("topics.read", http.MethodGet, "/v1/topics/{name}/messages", api.Read, "Read stored messages as NDJSON, partition by partition, then new ones if asked to follow",
@@ -97,6 +107,22 @@ func Operations(t Transport) []api.Operation {
 				return &TopicReading{ctx: ctx, t: t, r: *r}, nil
 			}),
 	}
+}
+
+// deleteTopic returns what was deleted.
+func deleteTopic(ctx context.Context, t Transport, uses TopicUses, name string) (*TopicInfo, error) {
+	i, err := t.Topic(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	by, err := uses(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(by) > 0 {
+		return nil, schemas.Errorf(schemas.Invalid, "topics.delete", "topic %s is in use by %s: delete or change that first", name, strings.Join(by, ", "))
+	}
+	return &i, t.DeleteTopic(ctx, name)
 }
 
 // publishBatch is how many lines are acknowledged together at most.

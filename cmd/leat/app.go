@@ -219,7 +219,7 @@ func (a *app) operations() []api.Operation {
 	ops = append(ops, a.loading(a.control.Operations())...)
 	ops = append(ops, a.jobs.Operations()...)
 	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
-	ops = append(ops, connectors.Operations(a.client)...)
+	ops = append(ops, connectors.Operations(a.client, a.topicUses)...)
 	return ops
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -86,8 +87,13 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 		_, err = io.Copy(io.Discard, r.Body)
 		return failed(err)
 	}
-	if err := json.NewDecoder(r.Body).Decode(out); err != nil {
-		return failed(fmt.Errorf("answer of %s: %w", path, err))
+	return decode(r.Body, out)
+}
+
+// decode reads one JSON value of a reply.
+func decode(r io.Reader, out any) error {
+	if err := json.NewDecoder(r).Decode(out); err != nil {
+		return failed(fmt.Errorf("the server's answer: %w", err))
 	}
 	return nil
 }
@@ -150,6 +156,40 @@ func (c *client) waitReady(ctx context.Context, limit time.Duration) error {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return err
+		}
+	}
+}
+
+// stream reads a reply of NDJSON line by line until it ends or the user has seen enough. With --json lines go out as
+// they are.
+func (e *env) stream(ctx context.Context, path string, q url.Values, line func([]byte) error) error {
+	c, err := e.dial()
+	if err != nil {
+		return err
+	}
+	r, err := c.send(ctx, http.MethodGet, path, q, nil, nil)
+	if err != nil {
+		return ended(err)
+	}
+	defer r.Body.Close()
+	in := bufio.NewReaderSize(r.Body, 64<<10)
+	for {
+		b, err := in.ReadBytes('\n')
+		if len(b) > 1 && err == nil {
+			if e.json {
+				_, err = e.out.Write(b)
+			} else {
+				err = line(b)
+			}
+			if err != nil {
+				return failed(err)
+			}
+		}
+		switch {
+		case err == io.EOF && len(b) == 0, ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return failed(fmt.Errorf("the server ended its answer early: %w", err))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
 
@@ -67,6 +68,33 @@ func (a *app) jobUses(ctx context.Context, name, model string, version int) ([]s
 		return nil, nil
 	}
 	return a.jobs.Uses(ctx, name, model, version)
+}
+
+// topicUses tells who reads or writes a topic: pipelines, and jobs that have not ended.
+func (a *app) topicUses(ctx context.Context, topic string) ([]string, error) {
+	revs, err := a.control.Pipelines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var by []string
+	for i := range revs {
+		s := &revs[i].Spec
+		if s.Input != nil && s.Input.Topic == topic || s.Output != nil && s.Output.Topic == topic {
+			by = append(by, "pipeline "+s.Name)
+		}
+	}
+	jobs, err := a.jobs.List(ctx, &bulk.ListRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for i := range jobs.Jobs {
+		j := &jobs.Jobs[i]
+		from, _, _ := strings.Cut(j.From, "@")
+		if !j.Final() && (from == "topic:"+topic || j.To == "topic:"+topic) {
+			by = append(by, "job "+j.ID)
+		}
+	}
+	return by, nil
 }
 
 // jobFiles gives jobs the files of this machine.

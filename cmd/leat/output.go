@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -39,6 +40,32 @@ func table(w io.Writer, head []string, rows [][]string) {
 	t.Flush()
 }
 
+// grid is table with what is a number aligned to the right.
+func grid(w io.Writer, head []string, rows [][]string) {
+	widths := make([]int, len(head))
+	right := make([]bool, len(head))
+	for i, h := range head {
+		widths[i], right[i] = utf8.RuneCountInString(h), len(rows) > 0
+		for _, r := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(r[i]))
+			if strings.Trim(r[i], "+-.,0123456789e") != "" || r[i] == "" {
+				right[i] = false
+			}
+		}
+	}
+	for _, r := range append([][]string{head}, rows...) {
+		var line strings.Builder
+		for i, s := range r {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(s))
+			if right[i] {
+				s, pad = pad+s, ""
+			}
+			line.WriteString(s + pad + "  ")
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
+}
+
 // bold marks a heading on a terminal.
 func (e *env) bold(s string) string {
 	if !e.color {
@@ -46,6 +73,9 @@ func (e *env) bold(s string) string {
 	}
 	return "\x1b[1m" + s + "\x1b[0m"
 }
+
+// timeLayout is how times stand in tables: local, with their zone.
+const timeLayout = "2006-01-02 15:04:05Z07:00"
 
 // ago writes how long ago t was, in its largest unit.
 func ago(t time.Time) string {

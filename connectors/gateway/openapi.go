@@ -13,6 +13,9 @@ import (
 
 type object = map[string]any
 
+// OpenAPI returns the document that GET /openapi.json answers with. The caller only reads.
+func (s *Server) OpenAPI() []byte { return s.openapi }
+
 // describe writes the OpenAPI 3.1 document of the routes.
 func (s *Server) describe() ([]byte, error) {
 	g := &shapes{named: object{}, names: map[reflect.Type]string{}}

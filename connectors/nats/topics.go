@@ -54,6 +54,21 @@ func (c *Client) EnsureTopic(ctx context.Context, name string, partitions int) e
 	return nil
 }
 
+// DeleteTopic implements connectors.Transport. A topic that is made anew under the name counts its positions from 1
+// again.
+func (c *Client) DeleteTopic(ctx context.Context, name string) error {
+	if err := schemas.CheckTopic(name); err != nil {
+		return err
+	}
+	call, cancel := c.call(ctx)
+	defer cancel()
+	c.topics.Delete(name)
+	if err := c.js.DeleteStream(call, topicStream(name)); err != nil {
+		return noTopic(name, classify("nats.DeleteTopic", "topic "+name, err))
+	}
+	return nil
+}
+
 func partitionsOf(cfg *jetstream.StreamConfig) (int, error) {
 	n, err := strconv.Atoi(cfg.Metadata[metaPartitions])
 	if err != nil || n < 1 || n > MaxPartitions {

@@ -138,7 +138,7 @@ func (p *product) apply(ctx context.Context, dir, name, spec string) error {
 	if err := os.WriteFile(path, []byte(spec), 0o644); err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
-	return p.cli(ctx, "apply", "-f", path)
+	return p.cli(ctx, "apply", path)
 }
 
 // profile stores a CPU profile of the next d in a file; wait for the channel.

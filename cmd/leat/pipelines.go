@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/control"
+)
+
+func pipelinesCommand(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pipelines",
+		Short: "List, show and delete pipelines",
+		Long: `A pipeline is what callers address: a name, a signature and a route to a model.
+'leat apply' makes pipelines; pushing a model makes one of its name.`,
+	}
+	cmd.AddCommand(pipelinesList(e), pipelinesShow(e), pipelinesDelete(e), pipelinesSchema(e),
+		historyCommand(e, "pipelines", "flight-delay", "What happened to a pipeline, with diffs"))
+	return cmd
+}
+
+func pipelinesList(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List pipelines", Args: cobra.NoArgs, Example: "  leat pipelines list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := e.dial()
+			if err != nil {
+				return err
+			}
+			var all control.PipelineList
+			for q := (url.Values{}); ; q.Set("cursor", all.Next) {
+				var page control.PipelineList
+				if err := c.call(cmd.Context(), http.MethodGet, "/v1/pipelines", q, nil, &page); err != nil {
+					return err
+				}
+				all.Pipelines, all.Next = append(all.Pipelines, page.Pipelines...), page.Next
+				if page.Next == "" {
+					break
+				}
+			}
+			return e.print(all, func(w io.Writer) {
+				var rows [][]string
+				for _, p := range all.Pipelines {
+					way := "-"
+					if p.Input != "" {
+						way = p.Input + " -> " + p.Output
+					}
+					rows = append(rows, []string{p.Name, strings.Join(p.Models, " "), way, p.Lineage, p.Revision[:12], ago(p.Created), p.Cause})
+				}
+				table(w, []string{"PIPELINE", "MODELS", "TOPICS", "LINEAGE", "REVISION", "SINCE", "CAUSE"}, rows)
+			})
+		},
+	}
+}
+
+func pipelinesShow(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a pipeline's spec, signature and what its references mean now", Args: cobra.ExactArgs(1),
+		Example:           "  leat pipelines show flight-delay\n  leat pipelines show flight-delay > p.yaml   # edit, then leat apply p.yaml",
+		ValidArgsFunction: e.completePipelines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.dial()
+			if err != nil {
+				return err
+			}
+			var d control.PipelineDetail
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/pipelines/"+url.PathEscape(args[0]), nil, nil, &d); err != nil {
+				return err
+			}
+			return e.print(d, func(w io.Writer) {
+				fmt.Fprint(w, d.YAML)
+				fmt.Fprintf(w, "# takes %s\n# gives %s\n", d.Signature.Inputs, d.Signature.Outputs)
+			})
+		},
+	}
+}
+
+func pipelinesDelete(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete NAME", Short: "Delete a pipeline; its records stay", Args: cobra.ExactArgs(1),
+		Example:           "  leat pipelines delete flight-late",
+		ValidArgsFunction: e.completePipelines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.change(cmd.Context(), http.MethodDelete, "/v1/pipelines/"+url.PathEscape(args[0]), nil, nil)
+		},
+	}
+}
+
+func pipelinesSchema(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of a pipeline's file, for editors", Args: cobra.NoArgs,
+		Example: "  leat pipelines schema > pipeline.schema.json",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := e.out.Write(append(pipeline.JSONSchema(), '\n'))
+			return failed(err)
+		},
+	}
+}
+
+func applyCommand(e *env) *cobra.Command {
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "apply FILE...",
+		Short: "Make pipelines what their files say: all of them or none",
+		Long: `Apply one or several pipelines, from YAML or JSON files; a file may hold several
+documents, and - is standard input. Every fault is reported with its line, its
+path and what would be right. Nothing is half applied.`,
+		Example: `  leat apply pipeline.yaml
+  leat apply pipeline.yaml --dry-run          # what would change, as a diff
+  cat *.yaml | leat apply -`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var docs []string
+			for _, path := range args {
+				b, err := e.readAll(path)
+				if err != nil {
+					return failed(err)
+				}
+				docs = append(docs, string(b))
+			}
+			spec := docs[0]
+			if len(docs) > 1 {
+				spec = strings.Join(docs, "\n---\n")
+			}
+			if _, err := pipeline.ParseSpec([]byte(spec)); err != nil {
+				return failed(err) // told without a server
+			}
+			return e.change(cmd.Context(), http.MethodPost, "/v1/pipelines", nil, map[string]any{"spec": spec, "dry_run": dry})
+		},
+	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing; print what would change")
+	return cmd
+}
+
+// readAll reads a file, or standard input for "-".
+func (e *env) readAll(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(e.in)
+	}
+	return os.ReadFile(path)
+}
+
+// completePipelines offers the names of pipelines to the shell.
+func (e *env) completePipelines(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	c, err := e.dial()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var l control.PipelineList
+	if err := c.call(cmd.Context(), http.MethodGet, "/v1/pipelines", nil, nil, &l); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, p := range l.Pipelines {
+		names = append(names, p.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
