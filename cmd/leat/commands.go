@@ -11,7 +11,7 @@ func commands(e *env) []*cobra.Command {
 		return cs
 	}
 	var all []*cobra.Command
-	all = append(all, group("run", serveCommand(e), doctorCommand(e))...)
+	all = append(all, group("run", serveCommand(e), demoCommand(e), doctorCommand(e))...)
 	all = append(all, group("use", modelsCommand(e), applyCommand(e), pipelinesCommand(e), scoreCommand(e), jobCommand(e), topicsCommand(e))...)
 	all = append(all, group("look", lineageCommand(e), openapiCommand(e), versionCommand(e))...)
 	return all
