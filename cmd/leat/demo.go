@@ -56,7 +56,7 @@ holds exactly one canonical record for each. Exit status 0 only if all of it hel
 	}
 	cmd.Flags().StringVar(&d.examples, "examples", "examples/flights", "folder of the example")
 	cmd.Flags().IntVar(&d.rate, "rate", 2000, "events a second")
-	cmd.Flags().IntVar(&d.events, "events", 20000, "events to stream")
+	cmd.Flags().IntVar(&d.events, "events", 10000, "events to stream")
 	cmd.Flags().BoolVar(&d.keep, "keep", false, "keep the server's data folder and say where it is")
 	return cmd
 }
