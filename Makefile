@@ -49,6 +49,7 @@ crash: setup
 generate: build
 	bin/leat pipelines schema > docs/pipeline.schema.json
 	bin/leat openapi > docs/openapi.json
+	bin/leat docs > docs/cli.md
 
 clean:
 	rm -rf bin

@@ -14,5 +14,5 @@ func commands(e *env) []*cobra.Command {
 	all = append(all, group("run", serveCommand(e), demoCommand(e), doctorCommand(e))...)
 	all = append(all, group("use", modelsCommand(e), applyCommand(e), pipelinesCommand(e), scoreCommand(e), jobCommand(e), topicsCommand(e))...)
 	all = append(all, group("look", lineageCommand(e), openapiCommand(e), versionCommand(e))...)
-	return all
+	return append(all, docsCommand(e)) // hidden
 }

@@ -316,7 +316,10 @@ func membersOf(doc json.RawMessage) [][2]string {
 		}
 		value := string(v)
 		var s string
-		if json.Unmarshal(v, &s) == nil {
+		switch {
+		case value == "null":
+			value = "-"
+		case json.Unmarshal(v, &s) == nil:
 			value = s
 		}
 		all = append(all, [2]string{fmt.Sprint(k), value})

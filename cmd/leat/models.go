@@ -292,7 +292,12 @@ func (e *env) change(ctx context.Context, method, path string, q url.Values, bod
 	if err := c.call(ctx, method, path, q, body, &r); err != nil {
 		return err
 	}
-	return e.print(r, func(w io.Writer) { printChanges(w, r.Changes) })
+	return e.print(r, func(w io.Writer) {
+		printChanges(w, r.Changes)
+		if r.DryRun {
+			fmt.Fprintln(w, "dry run: nothing was changed")
+		}
+	})
 }
 
 func modelsMove(e *env) *cobra.Command {

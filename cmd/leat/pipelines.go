@@ -98,7 +98,7 @@ func pipelinesSchema(e *env) *cobra.Command {
 		Use: "schema", Short: "Print the JSON Schema of a pipeline's file, for editors", Args: cobra.NoArgs,
 		Example: "  leat pipelines schema > pipeline.schema.json",
 		RunE: func(*cobra.Command, []string) error {
-			_, err := e.out.Write(append(pipeline.JSONSchema(), '\n'))
+			_, err := e.out.Write(pipeline.JSONSchema())
 			return failed(err)
 		},
 	}
