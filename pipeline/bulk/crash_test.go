@@ -217,6 +217,9 @@ func TestTwoCoordinatorsAtOnce(t *testing.T) {
 	if err != nil || l.rev <= rev {
 		t.Fatal(l.rev, rev, err)
 	}
+	hold, drop := context.WithCancel(ctx)
+	held := make(chan error, 1)
+	go func() { held <- l.hold(hold) }() // or p takes it back when it is stale
 	j, _, err := q.store.get(ctx, id)
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +227,8 @@ func TestTwoCoordinatorsAtOnce(t *testing.T) {
 	if err := q.attempt(ctx, l, j); err != nil {
 		t.Fatal(err)
 	}
+	drop()
+	<-held
 	l.release(ctx)
 	v := q.done(id)
 	if v.Scored != int64(len(es)) {
