@@ -98,7 +98,7 @@ func (c *Client) partitions(ctx context.Context, topic string) (int, error) {
 
 func noTopic(topic string, err error) error {
 	if schemas.KindOf(err) == schemas.NotFound {
-		return schemas.Errorf(schemas.NotFound, "nats.Topic", "no topic %s: %w", topic, err)
+		return schemas.Errorf(schemas.NotFound, "nats.Topic", "no topic %s", topic)
 	}
 	return err
 }
