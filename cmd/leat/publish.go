@@ -68,7 +68,7 @@ type published struct {
 
 // A request carries so many events at most, and waits no longer for more when --rate spreads them.
 const (
-	publishRows = 2000
+	publishRows = 1000
 	publishWait = 200 * time.Millisecond
 )
 

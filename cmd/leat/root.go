@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errw)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	}
 	fmt.Fprintln(errw, "leat: "+err.Error())
 	if code == exitUsage {
-		fmt.Fprintln(errw, "Run 'leat --help', or 'leat COMMAND --help', to see what there is.")
+		fmt.Fprintf(errw, "Run '%s --help' to see how it is used.\n", cmd.CommandPath())
 	}
 	return code
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
@@ -35,19 +36,23 @@ func (s *scoring) open(ctx context.Context, path string) (*scoreInput, error) {
 	if err := s.e.openOptions(path, s.flags.format, &o); err != nil {
 		return nil, err
 	}
+	source, name := path, path
+	if path == files.Stdio {
+		name = "standard input"
+	}
 	if o.Format == files.JSON {
 		if in, err := s.openBody(path, &o); in != nil || err != nil {
 			return in, err
 		}
 		if o.In != nil {
-			path = files.Stdio
+			source = files.Stdio
 		}
 	}
-	r, err := files.Open(ctx, path, o)
+	r, err := files.Open(ctx, source, o)
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.project(r, path)
+	in, err := s.project(r, name)
 	if err != nil {
 		r.Close()
 		return nil, err
@@ -160,7 +165,7 @@ func (s *scoring) project(r files.Reader, path string) (*scoreInput, error) {
 			for _, f := range r.Schema().Fields() {
 				names = append(names, f.Name)
 			}
-			return nil, &exitError{exitUsage, fmt.Errorf("--expect %s: %s has no such column; it has %v", s.flags.expect, path, names)}
+			return nil, &exitError{exitUsage, fmt.Errorf("--expect %s: %s has no such column; it has %s", s.flags.expect, path, strings.Join(names, ", "))}
 		}
 		truth = found[0]
 	}
