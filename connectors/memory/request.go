@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -144,6 +145,7 @@ func (s *scoreSource) Receive(ctx context.Context, max int) ([]*connectors.Deliv
 			}
 		}
 	}
+	runtime.Gosched() // lets callers that are about to ask join: at low load nobody else is runnable
 	ds := append(make([]*connectors.Delivery, 0, min(max, 1+len(s.queue))), d)
 	for len(ds) < max {
 		select {
