@@ -79,6 +79,50 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestMetrics: docs/operations.md lists every metric of ours that a server shows, and no other.
+func TestMetrics(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	s := start(t, ctx)
+	s.push(t, ctx, root+"/examples/flights/flight-delay")
+	row := regexp.MustCompile("(?m)^\\| .*`leat_.*$")
+	name := regexp.MustCompile("`(leat_[a-z_]+)`")
+	listed := map[string]bool{}
+	table := strings.Split(strings.Split(read(t, root+"/docs/operations.md"), "## Metrics")[1], "\n## ")[0]
+	for _, r := range row.FindAllString(table, -1) {
+		for _, m := range name.FindAllStringSubmatch(strings.SplitN(r, "|", 3)[1], -1) {
+			listed[m[1]] = true
+		}
+	}
+	// These show up only with their first event, which may not have come yet.
+	rare := regexp.MustCompile("^leat_((requests|rows|errors|load_failures|lineage_refusals|lineage_refusals_suppressed|job_rows|job_chunks)_total|queue_seconds|score_seconds)$")
+	r, err := http.Get(s.HTTP + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	shown := 0
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		f := strings.Fields(lines.Text())
+		if len(f) < 4 || f[1] != "TYPE" || !strings.HasPrefix(f[2], "leat_") {
+			continue
+		}
+		shown++
+		if !listed[f[2]] {
+			t.Errorf("docs/operations.md does not list %s", f[2])
+		}
+		delete(listed, f[2])
+	}
+	for n := range listed {
+		if !rare.MatchString(n) {
+			t.Errorf("docs/operations.md lists %s, which no server shows", n)
+		}
+	}
+	if shown == 0 {
+		t.Error("no metric is shown")
+	}
+}
+
 func read(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
