@@ -3,6 +3,7 @@ package nats
 import (
 	"crypto/subtle"
 	"net"
+	"sync"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
@@ -17,6 +18,9 @@ const (
 type doorkeeper struct {
 	server    *Server
 	leat, app *natsserver.Account
+
+	mu   sync.Mutex
+	open map[string]bool // consumers that users may pull from, stream.consumer
 }
 
 // Check implements natsserver.Authentication.
@@ -54,6 +58,29 @@ func (d *doorkeeper) Check(c natsserver.ClientAuthentication) bool {
 	return true
 }
 
+// openConsumer lets users of APP pull from one consumer of LEAT and acknowledge to it. The server brings the messages
+// by itself, with their own subjects and places. Imports name consumers one by one, because a wildcard cannot say "those
+// whose names begin with app-", and any other consumer belongs to a group of ours.
+func (d *doorkeeper) openConsumer(stream, consumer string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := stream + "." + consumer
+	if d.open[name] {
+		return nil
+	}
+	if err := d.app.AddServiceImport(d.leat, subjectDoor+"CONSUMER.MSG.NEXT."+name, apiPull+name); err != nil {
+		return err
+	}
+	if err := d.app.AddServiceImport(d.leat, ackPrefix+name+".>", ackPrefix+name+".>"); err != nil {
+		return err
+	}
+	if d.open == nil {
+		d.open = map[string]bool{}
+	}
+	d.open[name] = true
+	return nil
+}
+
 func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 // local: an in-process connection has no TCP address and only this process can make one.
@@ -73,12 +100,12 @@ func appPermissions() *natsserver.Permissions {
 			subjectAPI + ">",
 			"$SRV.>",
 			"$JS.API.STREAM.INFO.*",
-			"$JS.API.STREAM.NAMES",
 			"$JS.API.CONSUMER.CREATE.>",
 			"$JS.API.CONSUMER.INFO.*.*",
 			"$JS.API.CONSUMER.DELETE.*.*",
 			"$JS.API.CONSUMER.MSG.NEXT.*.*",
 			"$JS.API.DIRECT.GET.>",
+			subjectDoor + ">",
 			"$JS.ACK.>",
 		}},
 		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", "_INBOX_*.>"}},

@@ -14,7 +14,10 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// nats.go's object store leaves one goroutine a Put behind (its publisher of acknowledgements).
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 // Claims of this transport.
 var claims = connectortest.Claims{

@@ -19,6 +19,7 @@ const (
 	subjectAPI      = "leat.api."
 	subjectDead     = "leat.dead."
 	subjectQueue    = "leat.queue."
+	subjectDoor     = "leat.js." // in APP: where $JS.API.> of users is mapped to
 )
 
 // Streams that this package makes by itself.

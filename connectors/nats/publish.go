@@ -57,7 +57,9 @@ func (c *Client) topicMessage(ctx context.Context, op string, m *schemas.Message
 func (c *Client) stamped(op string, m *schemas.Message) (nats.Msg, error) {
 	h := make(nats.Header, len(m.Header)+2)
 	for k, v := range m.Header {
-		h[k] = v
+		if utterable(k) { // a caller's headers may have come from outside: see OpenDoor
+			h[k] = v
+		}
 	}
 	if m.Key != "" {
 		h[schemas.HeaderKey] = []string{m.Key}

@@ -26,6 +26,7 @@ type Server struct {
 	ns    *natsserver.Server
 	creds serverCredentials
 	limit int64
+	door  *doorkeeper
 	id    string // random for each start: tells members of a dead server from living ones
 }
 
@@ -79,9 +80,21 @@ func (s *Server) Start(ctx context.Context) error {
 	if door.leat, err = ns.LookupAccount(accountLeat); err == nil {
 		door.app, err = ns.LookupAccount(accountApp)
 	}
+	if err == nil {
+		// In an account without JetStream the server itself would answer these, with "not enabled".
+		err = door.app.AddMapping("$JS.API.>", subjectDoor+">")
+	}
+	// What may be imported, one consumer at a time: see openConsumer.
+	if err == nil {
+		err = door.leat.AddServiceExportWithResponse(apiPull+"*.*", natsserver.Streamed, []*natsserver.Account{door.app})
+	}
+	if err == nil {
+		err = door.leat.AddServiceExport(ackPrefix+"*.*.>", []*natsserver.Account{door.app})
+	}
 	if err != nil {
 		return schemas.Errorf(schemas.Internal, op, "accounts: %w", err)
 	}
+	s.door = door
 	s.ns = ns
 	ns.Start()
 	wait := 10 * time.Second

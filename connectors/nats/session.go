@@ -2,6 +2,7 @@ package nats
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,7 +34,7 @@ const (
 // for each session on it: a full channel would lose messages.
 func (c *Client) openSession(stream, consumer string, ch chan *nats.Msg, batch int) (*session, error) {
 	s := &session{
-		c: c, subject: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer, inbox: nats.NewInbox(), batch: batch, heard: time.Now(),
+		c: c, subject: apiPull + stream + "." + consumer, inbox: nats.NewInbox(), batch: batch, heard: time.Now(),
 	}
 	s.request = []byte(`{"batch":` + strconv.Itoa(batch) + `,"max_bytes":` + strconv.Itoa(max(c.cfg.PullBytes, c.MaxPayload())) +
 		`,"expires":` + strconv.FormatInt(int64(pullExpires), 10) + `,"idle_heartbeat":` + strconv.FormatInt(int64(pullHeartbeat), 10) + `}`)
@@ -110,11 +111,16 @@ type place struct {
 	pending  uint64 // messages after this one
 }
 
+// apiPull asks a consumer for messages.
+const apiPull = "$JS.API.CONSUMER.MSG.NEXT."
+
+// ackPrefix begins the reply subject of a stream's message.
+const ackPrefix = "$JS.ACK."
+
 // parsePlace reads $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<attempt>.<stream seq>.<consumer seq>.<time>.<pending>
 // and whatever a later server adds. It allocates nothing.
 func parsePlace(reply string) (p place, ok bool) {
-	const prefix = "$JS.ACK."
-	if len(reply) < len(prefix) || reply[:len(prefix)] != prefix {
+	if !strings.HasPrefix(reply, ackPrefix) {
 		return p, false
 	}
 	dots := 0
