@@ -182,7 +182,7 @@ func (v *evaluator) regression() bool {
 	if v.label >= 0 {
 		return v.out.Field(v.label).Type.Integer() && numbers && (!whole || len(distinct) > maxClasses)
 	}
-	return numbers && !(zeroOne && v.unit())
+	return !(v.unit() && (zeroOne || !numbers && len(distinct) <= 2))
 }
 
 // unit reports whether all values are in 0..1, as probabilities are.

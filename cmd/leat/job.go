@@ -364,10 +364,18 @@ func (e *env) printJob(v *bulk.View) error {
 		if v.Environment.Runtime != "" {
 			line("scored by", "%s on %s", v.Environment.Runtime, v.Environment.CPU)
 		}
-		if v.Rejected > 0 {
-			line("rejected", "leat lineage count --run %s --status error", v.ID)
+		if v.Rejected+v.Skipped > 0 {
+			line("left out", "see %s", leftOut(v.To))
 		}
 	})
+}
+
+// leftOut is where a job lists the rows that are not in its sink (docs/jobs.md).
+func leftOut(to string) string {
+	if strings.HasPrefix(to, "topic:") {
+		return to + ".rejected"
+	}
+	return to + ".rejected.ndjson"
 }
 
 // completeJobs offers the ids of jobs to the shell.
