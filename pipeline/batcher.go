@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -21,17 +23,32 @@ const maxRunRows = 1024
 type run struct {
 	in, out *schemas.Batch
 	items   []item
+	soonest time.Time // deadline of its items, zero if none has one
 	start   time.Time // of the scorer's call
 	took    time.Duration
+	err     error // why it has no answer; of every item
 
 	marks []mark // scratch of call
 	slots []int32
+}
+
+// add takes an item whose rows were appended to r.in.
+func (r *run) add(it item) {
+	r.items = append(r.items, it)
+	r.by(it.deadline)
+}
+
+func (r *run) by(deadline time.Time) {
+	if !deadline.IsZero() && (r.soonest.IsZero() || deadline.Before(r.soonest)) {
+		r.soonest = deadline
+	}
 }
 
 // batcher joins the rows that wait for one loaded model, by whatever way they came, into runs: natural batching. A run
 // starts at once if a slot is free; else rows wait and leave together when one frees. It never waits for more rows.
 type batcher struct {
 	scorer scorers.Scorer
+	check  scorers.RowChecker // nil: the scorer takes every row of its schema
 	sig    schemas.Signature
 	slots  int // interactive runs in flight at most: the cores
 	lanes  *lanes
@@ -49,6 +66,7 @@ type batcher struct {
 
 func newBatcher(s scorers.Scorer, digest string, l *lanes, p *Poison, m *Metrics) *batcher {
 	b := &batcher{scorer: s, sig: s.Signature(), slots: l.cores, lanes: l, m: m, digest: digest, poison: p}
+	b.check, _ = s.(scorers.RowChecker)
 	b.pool.New = func() any {
 		return &run{in: schemas.NewBatch(b.sig.Inputs), out: schemas.NewBatch(b.sig.Outputs)}
 	}
@@ -67,6 +85,7 @@ func (b *batcher) free(r *run) {
 	r.out.Reset()
 	clear(r.items)
 	r.items = r.items[:0]
+	r.soonest, r.err = time.Time{}, nil
 	b.pool.Put(r)
 }
 
@@ -134,57 +153,107 @@ func (q *run) merge(r *run) {
 		it.to += at
 		q.items = append(q.items, it)
 	}
+	q.by(r.soonest)
 }
 
-// score runs the model on r and passes every item on. If a run of several items fails, each is run alone, so that one
-// caller's rows never fail another's (P6).
+// score runs the model on r and passes every item on. If a run of several items fails, its halves are run, and theirs,
+// so that one caller's rows never fail another's (P6) and one bad row of many costs a few runs, not one for each.
 func (b *batcher) score(ctx context.Context, r *run) {
-	alone := len(r.items) == 1
-	err := errSuspects
-	if alone || !b.suspects(r) {
-		err = b.call(ctx, r)
-	}
-	if err == nil || alone {
-		if r.turn() {
-			deliver(r, err)
+	if !r.soonest.IsZero() && time.Now().After(r.soonest) {
+		if r = b.expire(r, time.Now()); len(r.items) == 0 {
 			b.free(r)
 			return
 		}
-		// An earlier group of the same topic is still being scored. Waiting for it must not hold a slot that it needs.
-		// Bounded by the door's admission.
-		go func() {
-			deliver(r, err)
-			b.free(r)
-		}()
+	}
+	if b.scored(ctx, r) {
+		one := [1]*run{r}
+		b.pass(one[:])
 		return
 	}
-	for _, it := range r.items {
-		one := b.newRun()
-		one.in.AppendRange(r.in, it.from, it.to)
-		it.to -= it.from
-		it.from = 0
-		one.items = append(one.items, it)
-		deliver(one, b.call(ctx, one))
-		b.free(one)
+	b.pass(b.halve(ctx, r, nil))
+}
+
+// scored runs r unless it must not be run as one; false: its items have to be looked at one by one.
+func (b *batcher) scored(ctx context.Context, r *run) bool {
+	alone := len(r.items) == 1
+	if !alone && b.suspects(r) {
+		return false
+	}
+	r.err = b.call(ctx, r)
+	return r.err == nil || alone
+}
+
+// halve runs the halves of r, whose items are several, and appends what was scored, in order.
+func (b *batcher) halve(ctx context.Context, r *run, done []*run) []*run {
+	mid := len(r.items) / 2
+	for _, items := range [2][]item{r.items[:mid], r.items[mid:]} {
+		half := b.part(r, items)
+		if b.scored(ctx, half) {
+			done = append(done, half)
+		} else {
+			done = b.halve(ctx, half, done)
+		}
 	}
 	b.free(r)
+	return done
+}
+
+// part copies some items of r into a run of their own.
+func (b *batcher) part(r *run, items []item) *run {
+	p := b.newRun()
+	for _, it := range items {
+		at := p.in.Rows()
+		p.in.AppendRange(r.in, it.from, it.to)
+		it.from, it.to = at, p.in.Rows()
+		p.add(it)
+	}
+	return p
+}
+
+// expire answers the items whose callers have given up by now, unscored, and returns a run of the others: under more load
+// than the model can take, its time goes to those who still wait.
+func (b *batcher) expire(r *run, now time.Time) *run {
+	late, kept := b.newRun(), b.newRun()
+	for _, it := range r.items {
+		to := kept
+		if !it.deadline.IsZero() && now.After(it.deadline) {
+			to = late
+		}
+		at := to.in.Rows()
+		to.in.AppendRange(r.in, it.from, it.to)
+		it.from, it.to = at, to.in.Rows()
+		to.add(it)
+	}
+	b.free(r)
+	if len(late.items) == 0 {
+		b.free(late)
+		return kept
+	}
+	late.start, late.took = now, 0
+	late.err = schemas.Errorf(schemas.Expired, "pipeline.score", "the deadline passed before the rows could be scored")
+	one := [1]*run{late}
+	b.pass(one[:])
+	return kept
 }
 
 // call is one run of the scorer, timed and counted.
 func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	b.m.inflight.Inc()
 	defer b.m.inflight.Dec()
-	r.marks = r.marks[:0]
-	for i := range r.items {
-		r.marks = append(r.marks, markOf(b.digest, r.items[i].digest))
+	r.start, r.took = time.Now(), 0
+	if b.poison == nil {
+		err = safeScore(ctx, b.scorer, r.in, r.out)
+	} else if m := markOf(b.digest, r.items[0].digest); len(r.items) == 1 && b.poison.deaths(m) > 0 {
+		err = b.suspect(ctx, r, m)
+	} else {
+		r.marks = r.marks[:0]
+		for i := range r.items {
+			r.marks = append(r.marks, markOf(b.digest, r.items[i].digest))
+		}
+		r.slots = b.poison.begin(r.marks, r.slots[:0])
+		err = safeScore(ctx, b.scorer, r.in, r.out)
+		b.poison.end(r.slots)
 	}
-	r.start = time.Now()
-	if len(r.marks) == 1 && b.poison.deaths(r.marks[0]) >= deadly {
-		return quarantined()
-	}
-	r.slots = b.poison.begin(r.marks, r.slots[:0])
-	err = safeScore(ctx, b.scorer, r.in, r.out)
-	b.poison.end(r.slots)
 	r.took = time.Since(r.start)
 	b.m.batchRows.Observe(float64(r.in.Rows()))
 	if err != nil {
@@ -216,39 +285,151 @@ func safeScore(ctx context.Context, s scorers.Scorer, in, out *schemas.Batch) (e
 // errSuspects says that a run holds rows that were being run when a process died: each goes alone.
 var errSuspects = errors.New("suspects")
 
-// suspects reports whether an item of r has seen the process die.
+// suspects reports whether an item of r may have ended a process: this one, as its marks tell, or another one whose
+// events come round to us.
 func (b *batcher) suspects(r *run) bool {
-	if b.poison == nil || b.poison.Suspects() == 0 {
-		return false
-	}
+	marked := b.poison.Suspects() > 0
 	for i := range r.items {
-		if b.poison.deaths(markOf(b.digest, r.items[i].digest)) > 0 {
+		if r.items[i].again || marked && b.poison.deaths(markOf(b.digest, r.items[i].digest)) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// turn reports whether every item may be committed now.
-func (r *run) turn() bool {
-	for i := range r.items {
-		if !r.items[i].door.myTurn(r.items[i].group) {
-			return false
+// suspect runs an item that has seen the process die: alone, and row by row, so that a second death tells which row it
+// was. That row is not run a third time: it fails its request, or goes to the dead letters alone if it came by a topic.
+func (b *batcher) suspect(ctx context.Context, r *run, m mark) error {
+	deaths := b.poison.deaths(m)
+	if r.in.Rows() == 1 {
+		if deaths >= deadly {
+			return quarantined()
+		}
+		r.slots = b.poison.beginAlone(m, deaths, r.slots[:0])
+		defer b.poison.endAlone(r.slots)
+		return safeScore(ctx, b.scorer, r.in, r.out)
+	}
+	in, it := schemas.NewBatch(b.sig.Inputs), &r.items[0]
+	in.AppendRange(r.in, 0, r.in.Rows())
+	kills := false
+	for i, at := 0, 0; i < in.Rows(); i++ {
+		err := b.rowAlone(ctx, in, i, deaths, r.out)
+		switch {
+		case err == nil:
+			at++
+		case errors.Is(err, errDeadly) && it.byRow && r.in.Rows() > 1:
+			kills = true
+			it.remove(r.in, at, it.door.p.host.public(err, it.door.p.name))
+		default:
+			return schemas.FieldErrorf(schemas.KindOf(err), "pipeline.score", rowName(i), "%w", err)
+		}
+	}
+	if !kills {
+		b.poison.pass(m)
+	}
+	return nil
+}
+
+// rowAlone runs row i of in while nothing else runs, and appends its answer to out.
+func (b *batcher) rowAlone(ctx context.Context, in *schemas.Batch, i int, deaths byte, out *schemas.Batch) error {
+	m := markOfRows(b.digest, in, i, i+1)
+	if b.poison.deaths(m) >= deadly {
+		return quarantined()
+	}
+	one := schemas.NewBatch(b.sig.Inputs)
+	one.AppendRange(in, i, i+1)
+	slots := b.poison.beginAlone(m, deaths, nil)
+	defer b.poison.endAlone(slots)
+	return safeScore(ctx, b.scorer, one, out)
+}
+
+// pass hands on what was scored, in order, and frees it.
+func (b *batcher) pass(rs []*run) {
+	if !inTurn(rs) {
+		b.passLater(slices.Clone(rs))
+		return
+	}
+	for _, r := range rs {
+		for i := 0; i < len(r.items); {
+			j := r.segment(i)
+			r.items[i].door.scored(r, r.items[i:j])
+			i = j
+		}
+		b.free(r)
+	}
+}
+
+// passLater is pass for runs with rows of a topic that wait for their turn. Waiting must not hold a slot that an earlier
+// group of the same topic needs, nor hold up other doors: so each door goes on by itself. These goroutines are bounded by
+// the doors' admission, and end with their doors.
+func (b *batcher) passLater(rs []*run) {
+	var left atomic.Int32
+	ds := doorsOf(rs, nil)
+	left.Store(int32(len(ds)))
+	for _, dr := range ds {
+		go func() {
+			for _, r := range rs {
+				for i := 0; i < len(r.items); {
+					j := r.segment(i)
+					if r.items[i].door == dr {
+						dr.scored(r, r.items[i:j])
+					}
+					i = j
+				}
+			}
+			if left.Add(-1) == 0 {
+				for _, r := range rs {
+					b.free(r)
+				}
+			}
+		}()
+	}
+}
+
+// segment returns the end of the neighbouring items of one door that begin at i.
+func (r *run) segment(i int) int {
+	j := i + 1
+	for j < len(r.items) && r.items[j].door == r.items[i].door {
+		j++
+	}
+	return j
+}
+
+// doorsOf appends the doors by which items came.
+func doorsOf(rs []*run, ds []*door) []*door {
+	for _, r := range rs {
+		for i := 0; i < len(r.items); i = r.segment(i) {
+			if dr := r.items[i].door; !slices.Contains(ds, dr) {
+				ds = append(ds, dr)
+			}
+		}
+	}
+	return ds
+}
+
+// inTurn reports whether everything may be handed on now: no topic waits for an earlier group, nor for a scorer that
+// cannot be reached.
+func inTurn(rs []*run) bool {
+	var some [4]*door
+	seen := some[:0]
+	for _, r := range rs {
+		for i := 0; i < len(r.items); i = r.segment(i) {
+			it := &r.items[i]
+			if it.group == 0 {
+				continue
+			}
+			if r.err != nil && passing(r.err) {
+				return false
+			}
+			if slices.Contains(seen, it.door) {
+				continue
+			}
+			if seen = append(seen, it.door); !it.door.myTurn(it.group) {
+				return false
+			}
 		}
 	}
 	return true
-}
-
-// deliver passes a run's items on, those of one door together.
-func deliver(r *run, err error) {
-	for i := 0; i < len(r.items); {
-		j := i + 1
-		for j < len(r.items) && r.items[j].door == r.items[i].door {
-			j++
-		}
-		r.items[i].door.scored(r, r.items[i:j], err)
-		i = j
-	}
 }
 
 // scoreBulk runs one piece of a job in the bulk lane, when it is its turn. A piece that was being run when a process
@@ -260,33 +441,26 @@ func (b *batcher) scoreBulk(ctx context.Context, in, out *schemas.Batch) error {
 	defer b.lanes.leaveBulk()
 	b.m.inflight.Inc()
 	defer b.m.inflight.Dec()
-	piece := markOfRows(b.digest, in, 0, in.Rows())
-	if b.poison.deaths(piece) == 0 {
-		return b.marked(ctx, piece, in, out)
+	if b.poison == nil {
+		return safeScore(ctx, b.scorer, in, out)
+	}
+	piece := [1]mark{markOfRows(b.digest, in, 0, in.Rows())}
+	deaths := b.poison.deaths(piece[0])
+	if deaths == 0 {
+		slots := b.poison.begin(piece[:], nil)
+		defer b.poison.end(slots)
+		return safeScore(ctx, b.scorer, in, out)
 	}
 	before := out.Rows()
-	one, answer := schemas.NewBatch(b.sig.Inputs), schemas.NewBatch(b.sig.Outputs)
 	for i := range in.Rows() {
-		one.Reset()
-		answer.Reset()
-		one.AppendRange(in, i, i+1)
-		m := markOfRows(b.digest, one, 0, 1)
-		err := quarantined()
-		if b.poison.deaths(m) < deadly {
-			err = b.marked(ctx, m, one, answer)
-		}
-		if err != nil {
+		if err := b.rowAlone(ctx, in, i, deaths, out); err != nil {
 			out.Truncate(before)
-			return schemas.FieldErrorf(schemas.KindOf(err), "pipeline.scoreBulk", "row "+strconv.Itoa(i), "%w", err)
+			return schemas.FieldErrorf(schemas.KindOf(err), "pipeline.scoreBulk", rowName(i), "%w", err)
 		}
-		out.AppendRange(answer, 0, 1)
 	}
-	b.poison.end(b.poison.begin([]mark{piece}, nil)) // it passed: no suspect any more
+	b.poison.pass(piece[0])
 	return nil
 }
 
-func (b *batcher) marked(ctx context.Context, m mark, in, out *schemas.Batch) error {
-	slots := b.poison.begin([]mark{m}, nil)
-	defer b.poison.end(slots)
-	return safeScore(ctx, b.scorer, in, out)
-}
+// rowName is the field of a row in an error.
+func rowName(i int) string { return "rows[" + strconv.Itoa(i) + "]" }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"log/slog"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/lineage"
@@ -18,6 +18,9 @@ import (
 //
 // The order is: append, then respond, then publish outputs, then settle. A crash between any two of them is mended by
 // redelivery: the record is found again (recovered) and its output is published under the same id.
+//
+// A topic's events keep their order even where something cannot be written: it is tried again while everything behind it
+// waits. If the door closes before it could be written, it and everything behind it stays unsettled (broken).
 type committer struct {
 	p        *processor
 	appender lineage.Appender
@@ -30,13 +33,15 @@ type committer struct {
 		open *unit
 		busy bool
 	}
-	spare *unit // guarded by mu: the other one of two
+	spare *unit       // guarded by mu: the other one of two
+	row   lineage.Row // guarded by mu: scratch of record
 
 	// followers publish and settle the units of a topic, one after the other, while later ones append. Two may wait:
 	// more would only hold memory, since the output stream is then slower than the lineage.
 	slots     chan struct{}
 	prev      chan struct{} // closed when the follower before has ended; touched by loop alone
 	followers sync.WaitGroup
+	broken    atomic.Bool // of a topic: something could not be written before the door closed
 }
 
 // unit is what one append makes durable and what follows from it.
@@ -54,47 +59,76 @@ func newCommitter(ctx context.Context, p *processor, a lineage.Appender, timeout
 }
 
 // add puts scored items into the open unit and starts an append if none is in flight.
-func (c *committer) add(r *run, items []item, errs []*schemas.Error, w *work, scored time.Time) {
-	if w.async {
-		c.respond(w)
-	}
-	var e *schemas.Error
-	if len(errs) > 0 {
-		e = errs[0]
-	}
+func (c *committer) add(r *run, items []item, w *work, scored time.Time) {
 	c.mu.Lock()
-	u := c.mu.open
 	for i := range items {
-		it := &items[i]
-		ctx := it.rev.context(w.door.principal(it.d), w.door.Via, "", c.p.host.env(it.rev))
-		row := it.row(r, scored, e)
-		out, from := r.out, it.from
-		if e != nil {
-			out = nil
-		}
-		if err := u.recs.AddRange(ctx, &row, r.in, it.from, it.to, out, from); err != nil {
-			w.withdraw(it, c.p.host.public(err, c.p.name))
-		}
+		c.record(&c.mu.open.recs, r, &items[i], w, scored)
 	}
-	u.works = append(u.works, w)
-	start := !c.mu.busy
-	c.mu.busy = true
-	c.mu.Unlock()
-	if start {
-		go c.loop()
+	if w.async { // answered before the append, but not if its record can never be made
+		c.mu.Unlock()
+		c.respond(w)
+		c.mu.Lock()
 	}
+	c.put(w)
 }
 
 // resume puts a work without new records behind what is queued: an event whose record was found.
 func (c *committer) resume(w *work) {
 	c.mu.Lock()
+	c.put(w)
+}
+
+// put is called with the lock held, which it gives up.
+func (c *committer) put(w *work) {
 	c.mu.open.works = append(c.mu.open.works, w)
 	start := !c.mu.busy
 	c.mu.busy = true
 	c.mu.Unlock()
 	if start {
-		go c.loop()
+		go c.loop() // ends when nothing is open; idle waits for it
 	}
+}
+
+// record adds the rows of an item: as many ranges as its rows in the request have, which bad rows may cut. An output that
+// cannot be recorded is not seen either: the item fails, and that is recorded.
+func (c *committer) record(recs *lineage.Records, r *run, it *item, w *work, scored time.Time) {
+	ctx := it.rev.context(w.door.principal(it.d), w.door.Via, "", c.p.host.CPU)
+	it.envelope(&c.row, r, scored)
+	out := r.out
+	if it.err != nil {
+		errored(&c.row, it.err)
+		out = nil
+	}
+	err := c.ranges(recs, ctx, r.in, it, out)
+	if err == nil {
+		return
+	}
+	e := c.p.host.public(err, c.p.name)
+	if it.err == nil {
+		w.withdraw(it, e)
+	}
+	errored(&c.row, e)
+	if err := c.ranges(recs, ctx, r.in, it, nil); err != nil {
+		c.p.host.Log.Error("failure not recorded", "pipeline", c.p.name, "request", it.id, slog.Any("error", err))
+	}
+}
+
+func (c *committer) ranges(recs *lineage.Records, ctx *lineage.Context, in *schemas.Batch, it *item, out *schemas.Batch) error {
+	if it.rows == nil {
+		return recs.AddRange(ctx, &c.row, in, it.from, it.to, out, it.from)
+	}
+	for i := 0; i < len(it.rows); {
+		j := i + 1
+		for j < len(it.rows) && it.rows[j] == it.rows[j-1]+1 {
+			j++
+		}
+		c.row.Row, c.row.BatchRow = it.rows[i], int32(it.from+i)
+		if err := recs.AddRange(ctx, &c.row, in, it.from+i, it.from+j, out, it.from+i); err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
 }
 
 // loop commits until nothing is open.
@@ -123,33 +157,50 @@ func (c *committer) loop() {
 	}
 }
 
-// commit makes one unit durable and passes on what follows. A durable door's records are tried again until they are in
-// or the process ends; a caller is told at once.
+// commit makes one unit durable and passes on what follows. The records of a topic, and of answers that have gone out
+// already, are tried again until they are in or the door closes; a caller who waits is told at once.
 func (c *committer) commit(u *unit) {
-	pos, err := c.append(u)
+	pos, err := schemas.Position{}, error(nil)
+	if !c.broken.Load() {
+		pos, err = c.append(u)
+	}
 	if err != nil {
 		c.p.host.Log.Error("append to the lineage failed", "pipeline", c.p.name, "rows", u.recs.Len(), slog.Any("error", err))
+		e := schemas.Errorf(schemas.Unavailable, "pipeline.commit", "the lineage cannot be written now, so no answer is given: %w", err)
+		dr := (*door)(nil) // one that waits for the append, if any does
 		for _, w := range u.works {
+			if w.async || w.door.Durable {
+				dr = w.door
+			}
 			if !w.async {
-				w.tell(schemas.Errorf(schemas.Unavailable, "pipeline.commit", "the lineage cannot be written now, so no answer is given: %w", err))
+				w.tell(e)
 				c.respond(w)
 			}
 		}
-		for err != nil && c.durable(u) && c.wait(time.Second) {
+		for err != nil && dr != nil && dr.wait(c.ctx, retryPause) {
 			pos, err = c.append(u)
 		}
-	}
-	for _, w := range u.works {
-		if err == nil && !w.async {
-			c.respond(w)
+	} else {
+		for _, w := range u.works {
+			if !w.async {
+				c.respond(w)
+			}
 		}
 	}
-	if err != nil || !c.durable(u) {
+	if !u.works[0].door.Durable {
 		for _, w := range u.works {
 			w.done()
 		}
 		return
 	}
+	if err != nil {
+		c.broken.Store(true)
+	}
+	c.handOver(u, pos)
+}
+
+// handOver gives a topic's recorded works to a follower.
+func (c *committer) handOver(u *unit, pos schemas.Position) {
 	c.slots <- struct{}{}
 	works, prev, this := append([]*work(nil), u.works...), c.prev, make(chan struct{})
 	c.prev = this
@@ -159,7 +210,9 @@ func (c *committer) commit(u *unit) {
 		defer close(this)
 		defer func() { <-c.slots }()
 		<-prev
-		c.follow(works, pos)
+		if !c.broken.Load() && !c.follow(works, pos) {
+			c.broken.Store(true)
+		}
 		for _, w := range works {
 			w.done()
 		}
@@ -179,27 +232,6 @@ func (c *committer) append(u *unit) (schemas.Position, error) {
 	return pos, err
 }
 
-func (c *committer) durable(u *unit) bool {
-	for _, w := range u.works {
-		if w.door.Durable {
-			return true
-		}
-	}
-	return false
-}
-
-// wait returns false when the processor ends.
-func (c *committer) wait(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-c.ctx.Done():
-		return false
-	}
-}
-
 // respond writes a work's replies with one flush.
 func (c *committer) respond(w *work) {
 	if len(w.replies) == 0 {
@@ -208,74 +240,67 @@ func (c *committer) respond(w *work) {
 	if err := w.door.Responder.Respond(c.ctx, w.replies); err != nil {
 		c.p.host.Log.Warn("answers lost", "pipeline", c.p.name, "answers", len(w.replies), slog.Any("error", err))
 	}
-	w.replies, w.failed = nil, nil
+	clear(w.replies)
+	w.replies, w.ids = w.replies[:0], w.ids[:0]
 }
 
-// tell turns a work's replies into an error.
-func (w *work) tell(e *schemas.Error) {
-	for i, f := range w.failed {
-		h, body := schemas.ErrorAnswer(e, f.id)
-		w.replies[i].Header, w.replies[i].Payload = h, body
-	}
-}
-
-// withdraw replaces the answer of an item whose record cannot be written by an error: nothing is seen unrecorded.
-func (w *work) withdraw(it *item, e *schemas.Error) {
-	for i, f := range w.failed {
-		if f.id == it.id && f.to == it.d.ReplyTo {
-			h, body := schemas.ErrorAnswer(e, f.id)
-			w.replies[i].Header, w.replies[i].Payload = h, body
-		}
-	}
-	for i, d := range w.accept {
-		if d == it.d {
-			w.accept = append(w.accept[:i], w.accept[i+1:]...)
-			w.outputs = slices.DeleteFunc(w.outputs, func(m schemas.Message) bool { return m.Header.Get(schemas.HeaderSource) == d.From.String() })
-			w.reject = append(w.reject, rejection{d, e})
-			return
-		}
-	}
-}
-
-// follow publishes the outputs of recorded works and then settles their deliveries.
-func (c *committer) follow(works []*work, pos schemas.Position) {
-	var outs []schemas.Message
-	var door *door
-	for _, w := range works {
-		outs = append(outs, w.outputs...)
-		if len(w.outputs) > 0 {
-			door = w.door
-		}
-	}
-	for len(outs) > 0 {
-		_, err := door.Output.Publish(c.ctx, outs)
-		if err == nil {
-			break
-		}
-		c.p.host.Log.Error("output not published: trying again", "pipeline", c.p.name, "topic", door.OutputTo, slog.Any("error", err))
-		if !c.wait(time.Second) {
-			return // unsettled: it comes round again, and its record is found
-		}
+// follow publishes the outputs of recorded works and then settles their deliveries; false if the door closed before both
+// were done. What is unsettled comes round again, and its record is found.
+func (c *committer) follow(works []*work, pos schemas.Position) bool {
+	if !c.publish(works) {
+		return false
 	}
 	for _, w := range works {
-		w.settle(c.ctx)
+		if !w.settle(c.ctx) {
+			return false
+		}
 	}
 	if !pos.IsZero() {
 		c.p.settledUpTo(pos.Sequence)
 	}
+	return true
 }
 
-// settle ends the loans of deliveries whose records and outputs are durable.
-func (w *work) settle(ctx context.Context) {
-	for _, r := range w.reject {
-		w.door.unsettled(ctx, r.d, schemas.AsError("pipeline.settle", r.cause))
+// publish stores the outputs. One that the transport can never take goes to the dead letters instead.
+func (c *committer) publish(works []*work) bool {
+	for {
+		var outs []schemas.Message
+		for _, w := range works {
+			outs = append(outs, w.outputs...)
+		}
+		if len(outs) == 0 {
+			return true
+		}
+		dr := works[0].door // all are of one topic
+		_, err := dr.Output.Publish(c.ctx, outs)
+		switch {
+		case err == nil:
+			return true
+		case schemas.KindOf(err) == schemas.Invalid && c.sift(works):
+			continue
+		}
+		c.p.host.Log.Error("output not published: trying again", "pipeline", c.p.name, "topic", dr.OutputTo, slog.Any("error", err))
+		if !dr.wait(c.ctx, retryPause) {
+			return false
+		}
 	}
-	if len(w.accept) == 0 {
-		return
+}
+
+// sift publishes outputs one by one and buries those that the transport refuses for what they are; false if there is none.
+func (c *committer) sift(works []*work) bool {
+	found := false
+	for _, w := range works {
+		for i := 0; i < len(w.outputs); {
+			_, err := w.door.Output.Publish(c.ctx, w.outputs[i:i+1])
+			if schemas.KindOf(err) != schemas.Invalid || err == nil {
+				i++ // those that could not be stored now are tried again with the others
+				continue
+			}
+			found = true
+			w.bury(w.sources[i], err)
+		}
 	}
-	if err := w.accept[0].Settler.Accept(ctx, w.accept); err != nil && ctx.Err() == nil {
-		w.door.p.host.Log.Error("events stay unsettled", "pipeline", w.door.p.name, "events", len(w.accept), slog.Any("error", err))
-	}
+	return found
 }
 
 // idle waits until everything that was added is committed.

@@ -16,12 +16,29 @@ import (
 type compiled struct {
 	rev    *Revision
 	root   *modelNode // the one kind of node there is so far; other kinds join as an interface over runs
-	label  []string   // of the answering model, "fraud@3", as a header value
+	by     answered
 	policy *lineage.Policy
 	models *models
 	refs   atomic.Int64
 
-	contexts sync.Map // contextKey -> *lineage.Context
+	series atomic.Pointer[series] // metrics of what was scored under it, resolved once
+
+	contexts struct {
+		sync.RWMutex
+		known map[contextKey]*lineage.Context
+	}
+}
+
+// answered names what made an answer.
+type answered struct {
+	name, version string
+	label         []string // "fraud@3", as a header value
+	revision      string
+}
+
+func answeredBy(model string, version int, revision string) answered {
+	v := strconv.Itoa(version)
+	return answered{name: model, version: v, label: []string{model + "@" + v}, revision: revision}
 }
 
 // modelNode scores rows with one model version.
@@ -44,7 +61,8 @@ func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := &compiled{rev: rev, models: ms, root: &modelNode{path: r.Node, model: md}, label: []string{r.Name + "@" + strconv.Itoa(r.Version)}}
+	c := &compiled{rev: rev, models: ms, root: &modelNode{path: r.Node, model: md}, by: answeredBy(r.Name, r.Version, rev.Revision)}
+	c.contexts.known = map[contextKey]*lineage.Context{}
 	c.refs.Store(1)
 	if rec := rev.Spec.Record; rec != nil {
 		if c.policy, err = lineage.NewPolicy(rec.Mask, rec.Drop); err != nil {
@@ -68,11 +86,9 @@ func (c *compiled) acquire() bool {
 	}
 }
 
-// release gives n references back; the last one unloads.
-func (c *compiled) release() { c.releaseN(1) }
-
-func (c *compiled) releaseN(n int64) {
-	if c.refs.Add(-n) == 0 {
+// release gives a reference back; the last one unloads.
+func (c *compiled) release() {
+	if c.refs.Add(-1) == 0 {
 		c.models.release(c.root.model)
 	}
 }
@@ -83,22 +99,29 @@ type contextKey struct{ principal, via, run string }
 const maxContexts = 4096
 
 // context returns the shared part of the records of this revision for one principal and way in.
-func (c *compiled) context(principal, via, run string, env Environment) *lineage.Context {
+func (c *compiled) context(principal, via, run, cpu string) *lineage.Context {
 	k := contextKey{principal, via, run}
-	if x, ok := c.contexts.Load(k); ok {
-		return x.(*lineage.Context)
+	c.contexts.RLock()
+	x := c.contexts.known[k]
+	c.contexts.RUnlock()
+	if x != nil {
+		return x
 	}
-	v := c.root.model.version
-	x := &lineage.Context{
+	m, v := &c.rev.Models[0], &c.root.model.version // equal models of other names share one scorer
+	x = &lineage.Context{
 		Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
-		Node: c.root.path, Role: lineage.RolePrimary, Model: v.Name, Version: v.Version, Digest: v.Digest,
-		Run: run, Runtime: v.Probed.Runtime, CPU: env.CPU, Policy: c.policy,
+		Node: c.root.path, Role: lineage.RolePrimary, Model: m.Name, Version: m.Version, Digest: v.Digest,
+		Run: run, Runtime: v.Probed.Runtime, CPU: cpu, Policy: c.policy,
 	}
-	n := 0
-	c.contexts.Range(func(any, any) bool { n++; return n < maxContexts })
-	if n < maxContexts {
-		c.contexts.Store(k, x)
+	c.contexts.Lock()
+	defer c.contexts.Unlock()
+	if old := c.contexts.known[k]; old != nil {
+		return old
 	}
+	if len(c.contexts.known) == maxContexts {
+		clear(c.contexts.known)
+	}
+	c.contexts.known[k] = x
 	return x
 }
 

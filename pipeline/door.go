@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,10 +43,10 @@ type door struct {
 
 	receiving sync.Mutex // Receive is for one caller at a time; a durable door also enqueues under it, which keeps order
 
-	ended chan struct{} // durable only: closed when the door closes
+	ended chan struct{} // closed when the door closes: what cannot be made durable now is handed back then
 
 	rows, bytes atomic.Int64  // admitted and not committed
-	room        chan struct{} // capacity 1: a token each time a unit was committed, for a durable door that waits
+	room        chan struct{} // capacity 1: a token each time something was committed, for whoever waits for that
 
 	order struct {
 		sync.Mutex
@@ -68,14 +67,18 @@ type item struct {
 	deadline time.Time // zero: none
 	received time.Time
 	size     int
-	from, to int                // its rows in the run
-	bad      []schemas.RowError // durable: rows of the event that could not be read
-	group    uint64             // durable: sequence of the group that it was received in
-	last     bool               // durable: the last item of its group
+	from, to int            // its rows in the run
+	err      *schemas.Error // why it has no answer, once that is known
+	group    uint64         // durable: sequence of the group that it was received in
+	last     bool           // durable: the last item of its group
+	again    bool           // durable: somebody had it in hands before, and may have died of it
+	byRow    bool           // durable, in a form that takes row by row: a bad row is left out, the rest goes on
+	bad      []schemas.RowError
+	rows     []int32 // with bad rows: for each of the others its row in the event
 }
 
 func newDoor(p *processor, b Binding, c *committer, seen *recovered) *door {
-	d := &door{Binding: b, p: p, commit: c, seen: seen, room: make(chan struct{}, 1)}
+	d := &door{Binding: b, p: p, commit: c, seen: seen, room: make(chan struct{}, 1), ended: make(chan struct{})}
 	d.order.Cond.L = &d.order.Mutex
 	d.order.turn = 1
 	return d
@@ -142,11 +145,23 @@ func (dr *door) waitForRoom(ctx context.Context) error {
 	for dr.Durable && (dr.rows.Load() >= maxInflightRows/4 || dr.bytes.Load() >= maxInflightBytes/4) {
 		select {
 		case <-dr.room:
+		case <-dr.ended:
+			return schemas.ErrDrained
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	return nil
+}
+
+// gone gives back rows and bytes that were admitted.
+func (dr *door) gone(rows, bytes int) {
+	dr.rows.Add(-int64(rows))
+	dr.bytes.Add(-int64(bytes))
+	select {
+	case dr.room <- struct{}{}:
+	default:
+	}
 }
 
 // admit decodes one delivery into r, or refuses it.
@@ -166,36 +181,41 @@ func (dr *door) admit(ctx context.Context, r *run, rev *compiled, d *connectors.
 	rev.refs.Add(1)
 	dr.rows.Add(int64(it.to - it.from))
 	dr.bytes.Add(int64(it.size))
-	r.items = append(r.items, it)
+	r.add(it)
 }
 
 func (dr *door) decode(ctx context.Context, r *run, rev *compiled, it *item) (err error) {
-	const op = "pipeline.admit"
-	h := it.d.Header
-	if len(h) > 0 || rev.rev.Spec.Deadline > 0 {
-		if it.deadline, err = dr.deadline(rev, h, it.received); err != nil {
+	if !dr.Durable { // an event has no caller who could give up
+		if it.deadline, err = deadline(rev, it.d.Header, it.received); err != nil {
 			return err
 		}
 	}
-	if it.id, err = dr.requestID(it.d); err != nil {
-		return err
-	}
-	if m := h.Get(schemas.HeaderModel); m != "" {
-		if m != rev.label[0] {
-			return dr.elsewhere(ctx, rev, m, it)
+	if id := it.d.Header.Get(schemas.HeaderRequestID); id != "" {
+		if it.id, err = checkRequestID(id); err != nil {
+			return err
 		}
 	}
-	if dr.seen != nil {
+	if dr.Durable {
+		// Leat-Model on an event says who made it (the output of another pipeline carries it), not who shall score it.
+		it.again = it.d.Attempt > 1
 		if rec := dr.seen.take(it.d.From); rec != nil {
 			return dr.replay(r, rev, it, rec)
 		}
+	} else if m := it.d.Header.Get(schemas.HeaderModel); m != "" && m != rev.by.label[0] {
+		return dr.elsewhere(ctx, rev, m, it)
 	}
-	return dr.decodeRows(r, rev, it, op)
+	return dr.decodeRows(r, rev, it)
 }
 
-func (dr *door) decodeRows(r *run, rev *compiled, it *item, op string) error {
-	if !dr.Durable && (dr.rows.Load() > maxInflightRows || dr.bytes.Load() > maxInflightBytes) {
-		return schemas.Errorf(schemas.Overloaded, op, "pipeline %s has %d rows in hand: try again shortly", rev.rev.Spec.Name, dr.rows.Load())
+func (dr *door) decodeRows(r *run, rev *compiled, it *item) (err error) {
+	const op = "pipeline.admit"
+	if !dr.Durable {
+		if dr.rows.Load() > maxInflightRows || dr.bytes.Load() > maxInflightBytes {
+			return schemas.Errorf(schemas.Overloaded, op, "pipeline %s has %d rows in hand: try again shortly", dr.p.name, dr.rows.Load())
+		}
+		if dr.p.host.full(false) {
+			return schemas.Errorf(schemas.Unavailable, op, "the lineage is full, and nothing is answered unrecorded: export and prune it")
+		}
 	}
 	codec, err := dr.p.host.codec(&it.d.Message)
 	if err != nil {
@@ -205,39 +225,55 @@ func (dr *door) decodeRows(r *run, rev *compiled, it *item, op string) error {
 	if err != nil {
 		return err
 	}
+	it.to = it.from + n
+	sig := &rev.root.model.sig
 	if c, ok := enc.(schemas.OutputChecker); ok {
-		if err := c.CheckOutputs(rev.root.model.sig.Outputs); err != nil {
+		if err := c.CheckOutputs(sig.Outputs); err != nil {
 			return err
 		}
 	}
-	if b, ok := enc.(schemas.Identified); ok && b.RequestID() != "" && it.d.Header.Get(schemas.HeaderRequestID) == "" {
+	if b, ok := enc.(schemas.Identified); ok && it.id == "" && b.RequestID() != "" {
 		if it.id, err = checkRequestID(b.RequestID()); err != nil {
 			return err
 		}
 	}
+	if it.id == "" {
+		it.id = makeID(it.d)
+	}
 	if n == 0 {
 		return schemas.Errorf(schemas.Invalid, op, "the request holds no rows")
 	}
-	if err := lineage.Fits(r.in, it.from, it.from+n, rev.root.model.sig.Outputs); err != nil {
+	if err := it.check(r.in, rev.root.model.check); err != nil {
 		return err
 	}
-	it.digest = lineage.InputDigest(r.in, it.from, it.from+n)
+	if err := lineage.Fits(r.in, it.from, it.to, sig.Outputs); err != nil {
+		return err
+	}
+	it.digest = lineage.InputDigest(r.in, it.from, it.to)
 	it.enc = enc
 	return nil
 }
 
 // appendRows takes a request as a whole, an event row by row: its bad rows are told in the item and end in the dead
-// letters, the rest goes on.
-func (dr *door) appendRows(codec schemas.Codec, r *run, it *item) (int, schemas.Encoder, error) {
+// letters, the rest goes on. A decoder that panics fails its own message alone.
+func (dr *door) appendRows(codec schemas.Codec, r *run, it *item) (n int, enc schemas.Encoder, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = schemas.Errorf(schemas.Internal, "pipeline.admit", "decoder panicked: %v", p)
+		}
+	}()
 	rows, ok := codec.(schemas.RowCodec)
 	if !ok || !dr.Durable {
 		return codec.AppendRows(r.in, &it.d.Message)
 	}
+	it.byRow = true
 	n, bad, enc, err := rows.AppendGood(r.in, &it.d.Message, nil)
 	if err == nil && n == 0 && len(bad) > 0 {
 		return 0, nil, bad[0].Err
 	}
-	it.bad = bad
+	if it.bad = bad; err == nil && len(bad) > 0 {
+		it.rows = goodRows(n, bad)
+	}
 	return n, enc, err
 }
 
@@ -248,11 +284,11 @@ func (dr *door) elsewhere(ctx context.Context, rev *compiled, ref string, it *it
 		return schemas.Errorf(schemas.Overloaded, "pipeline.admit", "pipeline %s has %d rows in hand: try again shortly", dr.p.name, dr.rows.Load())
 	}
 	rev.refs.Add(1)
-	dr.rows.Add(1) // bounds these goroutines until the rows themselves are counted
+	dr.rows.Add(1) // bounds these goroutines until the rows themselves are counted, and is waited for when the door closes
 	one := *it
 	go func() {
+		defer dr.gone(1, 0)
 		defer rev.release()
-		defer dr.rows.Add(-1)
 		if err := dr.admitElsewhere(ctx, rev, ref, &one); err != nil {
 			dr.refuse(ctx, &one, err)
 		}
@@ -261,37 +297,42 @@ func (dr *door) elsewhere(ctx context.Context, rev *compiled, ref string, it *it
 }
 
 func (dr *door) admitElsewhere(ctx context.Context, rev *compiled, ref string, it *item) error {
-	other, err := dr.p.pinned(ctx, rev, ref)
+	load, cancel := ctx, context.CancelFunc(func() {})
+	if !it.deadline.IsZero() {
+		load, cancel = context.WithDeadline(ctx, it.deadline)
+	}
+	other, err := dr.p.pinned(load, rev, ref)
+	cancel()
 	if err != nil {
 		return err
 	}
 	b := other.root.model.batcher
 	r := b.newRun()
 	it.from = 0
-	if err := dr.decodeRows(r, other, it, "pipeline.admit"); err != nil {
-		r.in.Rollback()
+	if err := dr.decodeRows(r, other, it); err != nil {
+		r.in.Truncate(0)
 		b.free(r)
 		other.release()
 		return err
 	}
-	it.to = r.in.Rows()
 	it.rev = other
 	dr.rows.Add(int64(it.to))
 	dr.bytes.Add(int64(it.size))
-	r.items = append(r.items, *it)
+	r.add(*it)
 	if r := b.enqueue(r); r != nil {
 		b.run(ctx, r)
 	}
 	return nil
 }
 
-func (dr *door) deadline(rev *compiled, h schemas.Header, now time.Time) (time.Time, error) {
-	if dr.Durable {
-		return time.Time{}, nil // an event has no caller who could give up
-	}
-	t, ok, err := schemas.Deadline(h, now)
-	if err != nil {
-		return t, err
+func deadline(rev *compiled, h schemas.Header, now time.Time) (time.Time, error) {
+	var t time.Time
+	var ok bool
+	if len(h) > 0 {
+		var err error
+		if t, ok, err = schemas.Deadline(h, now); err != nil {
+			return t, err
+		}
 	}
 	if d := time.Duration(rev.rev.Spec.Deadline); !ok && d > 0 {
 		return now.Add(d), nil
@@ -305,20 +346,16 @@ func (dr *door) deadline(rev *compiled, h schemas.Header, now time.Time) (time.T
 // maxRequestID bounds what a caller can make us store with every row.
 const maxRequestID = 128
 
-// requestID is the caller's, or made: by position for a stored message, else a new ULID.
-func (dr *door) requestID(d *connectors.Delivery) (string, error) {
-	id := d.Header.Get(schemas.HeaderRequestID)
-	if id == "" {
-		if !d.From.IsZero() {
-			return lineage.PositionID(d.From), nil
-		}
-		return ulid.Make().String(), nil
+// makeID names what came without a name: by position for a stored message, else a new ULID.
+func makeID(d *connectors.Delivery) string {
+	if !d.From.IsZero() {
+		return lineage.PositionID(d.From)
 	}
-	return checkRequestID(id)
+	return ulid.Make().String()
 }
 
 func checkRequestID(id string) (string, error) {
-	ok := id != "" && len(id) <= maxRequestID
+	ok := len(id) <= maxRequestID
 	for i := 0; ok && i < len(id); i++ {
 		ok = id[i] > ' ' && id[i] < 0x7f
 	}
@@ -328,14 +365,16 @@ func checkRequestID(id string) (string, error) {
 	return id, nil
 }
 
-// refuse answers what was not admitted, at once. A stored message goes to the dead letters, or is asked for again if
-// the fault is ours.
+// refuse answers what was not admitted, at once. A stored message goes to the dead letters.
 func (dr *door) refuse(ctx context.Context, it *item, err error) {
 	e := dr.p.host.public(err, dr.p.name)
 	dr.p.failed(1, e)
 	if dr.Durable {
-		dr.unsettled(ctx, it.d, e)
+		dr.reject(ctx, it.d, e)
 		return
+	}
+	if it.id == "" {
+		it.id = makeID(it.d)
 	}
 	if dr.p.host.Refuse != nil {
 		dr.p.host.Refuse(lineage.Refusal{Pipeline: dr.p.name, Principal: dr.principal(it.d), Via: dr.Via, RequestID: it.id,
@@ -350,31 +389,55 @@ func (dr *door) refuse(ctx context.Context, it *item, err error) {
 	}
 }
 
-// unsettled ends a durable delivery that cannot be scored.
-func (dr *door) unsettled(ctx context.Context, d *connectors.Delivery, e *schemas.Error) {
-	var err error
-	switch e.Kind {
-	case schemas.Unavailable, schemas.Overloaded, schemas.Expired:
-		err = d.Settler.Retry(ctx, d, time.Second)
-	default:
-		err = d.Settler.Reject(ctx, d, e)
+// reject writes a stored message to the dead letters and settles it; false if the door closed before that was possible,
+// which leaves it to whoever gets it next. Until then everything behind it waits, as behind an output that cannot be
+// written: nothing is lost, and order is kept.
+func (dr *door) reject(ctx context.Context, d *connectors.Delivery, cause error) bool {
+	for internal := 0; ; {
+		err := d.Settler.Reject(ctx, d, cause)
+		switch {
+		case err == nil:
+			return true
+		case ctx.Err() != nil:
+			return false
+		}
+		dr.p.host.Log.Error("dead letter not written: trying again", "pipeline", dr.p.name, "position", d.From.String(), slog.Any("error", err))
+		if schemas.KindOf(err) == schemas.Internal {
+			if internal++; internal == 10 {
+				return true // settled already, or never to be: what is behind it goes on
+			}
+		}
+		if !dr.wait(ctx, retryPause) {
+			return false
+		}
 	}
-	if err != nil && ctx.Err() == nil {
-		dr.p.host.Log.Error("delivery stays unsettled", "pipeline", dr.p.name, "position", d.From.String(), slog.Any("error", err))
+}
+
+// retryPause is the pause before what failed outside is tried again.
+const retryPause = 250 * time.Millisecond
+
+// wait returns false when the door closes or the process ends.
+func (dr *door) wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-dr.ended:
+	case <-ctx.Done():
 	}
+	return false
+}
+
+// passing reports whether an error may be gone at the next try, for reasons that are not in the rows.
+func passing(err error) bool {
+	k := schemas.KindOf(err)
+	return k == schemas.Unavailable || k == schemas.Overloaded || k == schemas.Expired
 }
 
 func (dr *door) principal(d *connectors.Delivery) string {
 	if dr.Trusted {
 		return d.Header.Get(schemas.HeaderPrincipal)
-	}
-	return ""
-}
-
-// traceID takes the trace id out of a W3C traceparent header.
-func traceID(h schemas.Header) string {
-	if p := strings.Split(h.Get(schemas.HeaderTrace), "-"); len(p) == 4 && len(p[1]) == 32 {
-		return p[1]
 	}
 	return ""
 }

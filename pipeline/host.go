@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sort"
@@ -60,13 +61,16 @@ type Host struct {
 	Deps
 	models *models
 	m      *Metrics
+	full   func(jobs bool) bool // whether the lineage had no room when it was last asked
 
 	mu struct {
 		sync.Mutex
-		procs  map[string]*processor
-		synced bool // every pipeline that existed at the start has been seen
+		procs    map[string]*processor
+		leaving  map[string]*processor // deleted, and not yet ended
+		synced   bool                  // every pipeline that existed at the start has been seen
+		draining bool
 	}
-	group sync.WaitGroup // processors
+	group sync.WaitGroup // processors, and who waits for one to end
 }
 
 // NewHost makes a host; Run starts it.
@@ -79,23 +83,25 @@ func NewHost(c Config, d Deps) (*Host, error) {
 	}
 	h := &Host{Config: c, Deps: d, m: d.Metrics}
 	h.models = newModels(d.Store, d.Loaders, d.Poison, d.Metrics)
-	h.mu.procs = map[string]*processor{}
+	h.full = func(bool) bool { return false }
+	if l, ok := d.Lineage.(interface{ Full(jobs bool) bool }); ok {
+		h.full = l.Full
+	}
+	h.mu.procs, h.mu.leaving = map[string]*processor{}, map[string]*processor{}
 	return h, nil
 }
 
 // Run follows the control plane until ctx ends; then it drains: the doors close, what was accepted finishes, and Run
-// returns. grace bounds the draining.
+// returns. grace bounds the draining; what is not finished by then is given up, and Run waits for it a little longer.
+// A Host runs once.
 func (h *Host) Run(ctx context.Context, grace time.Duration) error {
 	work, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	err := h.Watch(ctx, func(name string, rev *Revision) { h.change(work, name, rev) })
-	limit, cancel := context.WithTimeout(work, grace)
-	defer cancel()
-	h.drain(limit)
 	if ctx.Err() != nil {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, h.drain(grace, kill))
 }
 
 // change notes what a pipeline should be now; its processor makes it so.
@@ -113,33 +119,61 @@ func (h *Host) change(ctx context.Context, name string, rev *Revision) {
 		}
 		p = newProcessor(ctx, h, name)
 		h.mu.procs[name] = p
-		h.group.Add(1)
-		go func() {
-			defer h.group.Done()
+		before := h.mu.leaving[name]
+		h.group.Go(func() {
+			defer close(p.ended)
+			if before != nil {
+				<-before.ended // two processors of one pipeline would answer one topic twice
+			}
 			p.run(ctx)
-		}()
+		})
 	}
 	if rev == nil {
 		delete(h.mu.procs, name)
+		h.mu.leaving[name] = p
+		h.group.Go(func() {
+			<-p.ended
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if h.mu.leaving[name] == p {
+				delete(h.mu.leaving, name)
+			}
+		})
 	}
 	p.want(rev)
 }
 
-func (h *Host) drain(ctx context.Context) {
+// killPatience is how long Run waits, after the grace period, for what it has told to stop: a run of a model cannot be
+// interrupted.
+const killPatience = 5 * time.Second
+
+func (h *Host) drain(grace time.Duration, kill func()) error {
 	h.mu.Lock()
+	h.mu.draining = true
 	for _, p := range h.mu.procs {
-		p.stop(ctx)
+		p.stop()
 	}
 	h.mu.Unlock()
 	done := make(chan struct{})
-	go func() {
+	go func() { // ends with the processors
 		h.group.Wait()
 		close(done)
 	}()
+	t := time.NewTimer(grace)
+	defer t.Stop()
 	select {
 	case <-done:
-	case <-ctx.Done():
-		h.Log.Warn("not everything finished within the grace period")
+		return nil
+	case <-t.C:
+	}
+	h.Log.Warn("not everything finished within the grace period: given up", "grace", grace)
+	kill()
+	t.Reset(killPatience)
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+		return schemas.Errorf(schemas.Internal, "pipeline.Run", "a model is still running %v after the grace period", killPatience)
 	}
 }
 
@@ -147,6 +181,9 @@ func (h *Host) drain(ctx context.Context) {
 func (h *Host) Ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.mu.draining {
+		return schemas.Errorf(schemas.Unavailable, "pipeline.Ready", "shutting down")
+	}
 	if !h.mu.synced {
 		return schemas.Errorf(schemas.Unavailable, "pipeline.Ready", "still reading the control plane")
 	}
@@ -276,7 +313,7 @@ func (p *Pinned) Class() scorers.Class { return p.c.root.model.version.Probed.Cl
 
 // Context returns the shared part of the records that a job makes.
 func (p *Pinned) Context(via, principal, run string) *lineage.Context {
-	return p.c.context(principal, via, run, p.h.env(p.c))
+	return p.c.context(principal, via, run, p.h.CPU)
 }
 
 // ScoreBulk scores one piece in the bulk lane: it waits for its turn, then appends one row to out for each row of in.

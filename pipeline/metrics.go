@@ -49,3 +49,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	return m
 }
+
+// forget drops the figures of a pipeline that was deleted.
+func (m *Metrics) forget(pipeline string) {
+	of := prometheus.Labels{"pipeline": pipeline}
+	for _, v := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.loaded, m.loadFails} {
+		v.DeletePartialMatch(of)
+	}
+}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -51,6 +52,20 @@ func (ms *models) acquire(ctx context.Context, name string, version int) (*model
 	if err != nil {
 		return nil, err
 	}
+	for {
+		md, joined, err := ms.join(ctx, v)
+		switch {
+		case err == nil:
+			return md, nil
+		case joined && ctx.Err() == nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+			continue // whoever was loading it was told to stop; nobody told us
+		}
+		return nil, fmt.Errorf("load %s@%d: %w", name, version, err)
+	}
+}
+
+// join is acquire once; joined says that somebody else loads the model or has it.
+func (ms *models) join(ctx context.Context, v scorers.Version) (md *model, joined bool, err error) {
 	ms.mu.Lock()
 	md, ok := ms.mu.loaded[v.Digest]
 	if !ok {
@@ -61,6 +76,9 @@ func (ms *models) acquire(ctx context.Context, name string, version int) (*model
 	ms.mu.Unlock()
 	if !ok {
 		md.batcher, md.err = ms.load(ctx, v)
+		if md.err != nil {
+			ms.forget(md) // who comes now tries for himself
+		}
 		close(md.ready)
 	}
 	select {
@@ -71,9 +89,17 @@ func (ms *models) acquire(ctx context.Context, name string, version int) (*model
 	}
 	if err != nil {
 		ms.release(md)
-		return nil, fmt.Errorf("load %s@%d: %w", name, version, err)
+		return nil, ok, err
 	}
-	return md, nil
+	return md, ok, nil
+}
+
+func (ms *models) forget(md *model) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if ms.mu.loaded[md.version.Digest] == md {
+		delete(ms.mu.loaded, md.version.Digest)
+	}
 }
 
 func (ms *models) load(ctx context.Context, v scorers.Version) (*batcher, error) {
@@ -104,7 +130,11 @@ func (ms *models) release(md *model) {
 		delete(ms.mu.loaded, md.version.Digest)
 	}
 	ms.mu.Unlock()
-	if last && md.batcher != nil {
+	if !last {
+		return
+	}
+	<-md.ready // a loader that was not waited for holds a reference itself
+	if md.batcher != nil {
 		_ = md.scorer.Close() // nobody is left to tell, and nothing is left to do
 	}
 }

@@ -1,10 +1,12 @@
 package pipeline
 
 import (
-	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cespare/xxhash/v2"
@@ -35,11 +37,15 @@ type Poison struct {
 	mem []byte
 	f   *os.File
 
+	alone sync.RWMutex // every run holds it shared, a suspect's alone: a death then tells which row it was
+	count atomic.Int32 // of suspects; they never become more while the process lives
+
 	mu struct {
 		sync.Mutex
 		free     []int32
 		suspects map[mark]suspect
 		missed   uint64
+		closed   bool
 	}
 }
 
@@ -76,20 +82,35 @@ func OpenPoison(path string) (*Poison, error) {
 			s[17]++
 			s[16] = slotSuspect
 		}
+		if o, ok := p.mu.suspects[mark(s[:16])]; ok { // the same rows were in two runs: one slot tells of both
+			p.slot(o.slot)[17] = max(o.deaths, s[17])
+			p.mu.suspects[mark(s[:16])] = suspect{o.slot, max(o.deaths, s[17])}
+			s[16], s[17] = slotFree, 0
+			p.mu.free = append(p.mu.free, i)
+			continue
+		}
 		p.mu.suspects[mark(s[:16])] = suspect{i, s[17]}
 	}
+	p.count.Store(int32(len(p.mu.suspects)))
 	return p, nil
 }
 
 // Suspects returns how many requests and pieces were being run when a process died and have not passed since.
 func (p *Poison) Suspects() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.mu.suspects)
+	if p == nil {
+		return 0
+	}
+	return int(p.count.Load())
 }
 
-// Close unmaps the file.
+// Close unmaps the file. Runs that still go on are not marked any more.
 func (p *Poison) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil
+	}
+	p.mu.closed = true
 	if err := syscall.Munmap(p.mem); err != nil {
 		return fmt.Errorf("pipeline: unmap: %w", err)
 	}
@@ -100,7 +121,7 @@ func (p *Poison) slot(i int32) []byte { return p.mem[int(i)*slotSize : int(i+1)*
 
 // deaths returns how often the process died while m was being run.
 func (p *Poison) deaths(m mark) byte {
-	if p == nil {
+	if p.Suspects() == 0 {
 		return 0
 	}
 	p.mu.Lock()
@@ -108,28 +129,16 @@ func (p *Poison) deaths(m mark) byte {
 	return p.mu.suspects[m].deaths
 }
 
-// begin marks what is about to be run and returns the slots for end.
+// begin marks what is about to be run together and returns the slots for end.
 func (p *Poison) begin(ms []mark, slots []int32) []int32 {
 	if p == nil {
 		return slots
 	}
+	p.alone.RLock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range ms {
-		i := int32(-1)
-		if s, ok := p.mu.suspects[m]; ok {
-			i = s.slot
-		} else if n := len(p.mu.free); n > 0 {
-			i = p.mu.free[n-1]
-			p.mu.free = p.mu.free[:n-1]
-			copy(p.slot(i), m[:])
-			p.slot(i)[17] = 0
-		} else {
-			p.mu.missed++
-			continue
-		}
-		p.slot(i)[16] = slotRunning
-		slots = append(slots, i)
+		slots = p.markLocked(m, 0, slots)
 	}
 	return slots
 }
@@ -139,15 +148,67 @@ func (p *Poison) end(slots []int32) {
 	if p == nil {
 		return
 	}
+	p.clear(slots)
+	p.alone.RUnlock()
+}
+
+// beginAlone waits until nothing else runs, keeps everything else waiting, and marks a suspect. deaths is what m has seen
+// at least: a row of a request that died inherits the request's.
+func (p *Poison) beginAlone(m mark, deaths byte, slots []int32) []int32 {
+	p.alone.Lock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.markLocked(m, deaths, slots)
+}
+
+// endAlone is end for beginAlone.
+func (p *Poison) endAlone(slots []int32) {
+	p.clear(slots)
+	p.alone.Unlock()
+}
+
+func (p *Poison) markLocked(m mark, deaths byte, slots []int32) []int32 {
+	if p.mu.closed {
+		return slots
+	}
+	i := int32(-1)
+	if s, ok := p.mu.suspects[m]; ok {
+		i = s.slot
+	} else if n := len(p.mu.free); n > 0 {
+		i = p.mu.free[n-1]
+		p.mu.free = p.mu.free[:n-1]
+		copy(p.slot(i), m[:])
+		p.slot(i)[17] = deaths
+	} else {
+		p.mu.missed++
+		return slots
+	}
+	p.slot(i)[16] = slotRunning
+	return append(slots, i)
+}
+
+func (p *Poison) clear(slots []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return
+	}
 	for _, i := range slots {
 		s := p.slot(i)
-		if len(p.mu.suspects) > 0 {
-			delete(p.mu.suspects, mark(s[:16]))
-		}
+		delete(p.mu.suspects, mark(s[:16]))
 		s[16], s[17] = slotFree, 0
 		p.mu.free = append(p.mu.free, i)
+	}
+	p.count.Store(int32(len(p.mu.suspects)))
+}
+
+// pass says that m is no suspect any more.
+func (p *Poison) pass(m mark) {
+	p.mu.Lock()
+	s, ok := p.mu.suspects[m]
+	p.mu.Unlock()
+	if ok {
+		p.clear([]int32{s.slot})
 	}
 }
 
@@ -160,28 +221,33 @@ func markOf(model string, digest [32]byte) (m mark) {
 	return m
 }
 
-// markOfRows names rows of a job's piece. Marks stay in this machine's file, so a fast hash does.
+// markOfRows names rows [from, to) of a batch together with the model that runs them. Marks stay in this machine's file,
+// so a fast hash does.
 func markOfRows(model string, b *schemas.Batch, from, to int) (m mark) {
-	if to-from == 1 {
-		one := schemas.NewBatch(b.Schema())
-		one.AppendRange(b, from, to)
-		b = one
-	}
 	h := xxhash.New()
 	_, _ = h.WriteString(model) // a hash does not fail
+	var word [4]byte
 	for i := range b.Schema().Len() {
 		c := b.Column(i)
-		_, _ = h.Write(c.Data())
-		for _, o := range c.Offsets() {
-			_, _ = h.Write([]byte{byte(o), byte(o >> 8), byte(o >> 16), byte(o >> 24)})
+		w := c.Width()
+		if size := c.Field().Type.Size(); size > 0 {
+			_, _ = h.Write(c.Data()[from*w*size : to*w*size])
+			continue
+		}
+		o := c.Offsets()[from*w : to*w+1]
+		_, _ = h.Write(c.Data()[o[0]:o[len(o)-1]])
+		for e := range o[1:] {
+			binary.LittleEndian.PutUint32(word[:], uint32(o[e+1]-o[e]))
+			_, _ = h.Write(word[:])
 		}
 	}
-	sum := sha256.Sum256(h.Sum(nil))
-	copy(m[:], sum[:])
+	sum := h.Sum64()
+	binary.LittleEndian.PutUint64(m[:], sum)
+	binary.LittleEndian.PutUint64(m[8:], sum^uint64(to-from)<<48)
 	return m
 }
 
-// quarantined is the answer to rows that have killed the process twice.
-func quarantined() error {
-	return schemas.Errorf(schemas.Internal, "pipeline.poison", "these rows have ended the process %d times while they were scored: they are not run again", deadly)
-}
+// errDeadly is wrapped by the answer to rows that are not run any more.
+var errDeadly = errors.New("these rows have ended the process twice while they were scored: they are not run again")
+
+func quarantined() error { return schemas.Errorf(schemas.Internal, "pipeline.poison", "%w", errDeadly) }

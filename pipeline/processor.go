@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,14 +35,17 @@ type processor struct {
 		gone   bool
 		err    error  // why the wanted revision is not loaded
 		opened string // revision that is active with all its doors open
+		broken bool   // a source ended that nobody drained
 		pins   []*compiled
+		closed bool // no pins are kept any more
 	}
 	changed chan struct{} // capacity 1: something in mu changed
-	stopped context.CancelFunc
-	stopCtx context.Context
+	pinning chan struct{} // capacity 1: held by who loads a version that a caller named; one at a time
+	stop    context.CancelFunc
+	stopped context.Context // ends when the pipeline shall not serve any more
+	ended   chan struct{}   // closed when run has returned
 
 	online, durable doors
-	byRevision      sync.Map // revision -> *series
 }
 
 // doors are the open bindings of one kind and what runs them.
@@ -60,24 +64,21 @@ type series struct {
 }
 
 func newProcessor(ctx context.Context, h *Host, name string) *processor {
-	p := &processor{host: h, name: name, changed: make(chan struct{}, 1)}
-	p.append = h.m.append.WithLabelValues(name)
-	p.commitRows = h.m.commit.WithLabelValues(name)
-	p.total = h.m.total.WithLabelValues(name)
-	p.stopCtx, p.stopped = context.WithCancel(ctx)
+	p := &processor{host: h, name: name, changed: make(chan struct{}, 1), pinning: make(chan struct{}, 1), ended: make(chan struct{})}
+	p.stopped, p.stop = context.WithCancel(ctx)
 	return p
 }
 
 func (p *processor) series(c *compiled) *series {
-	if s, ok := p.byRevision.Load(c.rev.Revision); ok {
-		return s.(*series)
+	if s := c.series.Load(); s != nil {
+		return s
 	}
-	m, role := c.label[0], "primary"
+	m, role := c.by.label[0], "primary"
 	s := &series{
 		requests: p.host.m.requests.WithLabelValues(p.name, m, role), rows: p.host.m.rows.WithLabelValues(p.name, m, role),
 		queue: p.host.m.queue.WithLabelValues(p.name), score: p.host.m.score.WithLabelValues(p.name),
 	}
-	p.byRevision.Store(c.rev.Revision, s)
+	c.series.Store(s)
 	return s
 }
 
@@ -95,10 +96,11 @@ func (p *processor) want(rev *Revision) {
 	p.mu.Lock()
 	p.mu.wanted, p.mu.gone = rev, rev == nil
 	p.mu.Unlock()
+	if rev == nil {
+		p.stop()
+	}
 	p.wake()
 }
-
-func (p *processor) stop(context.Context) { p.stopped() }
 
 func (p *processor) wake() {
 	select {
@@ -136,32 +138,40 @@ func (p *processor) acquire() *compiled {
 // run makes the wanted revision the active one, as often as it changes, until the pipeline is deleted or stopped; then
 // it drains. ctx ends only when the process gives up on draining.
 func (p *processor) run(ctx context.Context) {
-	retry := time.NewTimer(time.Hour)
+	defer p.stop()
+	p.append = p.host.m.append.WithLabelValues(p.name)
+	p.commitRows = p.host.m.commit.WithLabelValues(p.name)
+	p.total = p.host.m.total.WithLabelValues(p.name)
+	retry := time.NewTimer(activateAgain)
 	defer retry.Stop()
-	for {
+	for p.stopped.Err() == nil {
 		p.mu.Lock()
-		rev, gone := p.mu.wanted, p.mu.gone
+		rev := p.mu.wanted
 		p.mu.Unlock()
-		if gone {
+		if rev == nil {
 			break
 		}
-		if err := p.activate(ctx, rev); err != nil {
+		err := p.activate(ctx, rev)
+		switch {
+		case p.stopped.Err() != nil:
+		case err != nil:
 			p.host.Log.Error("revision not loaded: the one before goes on serving; trying again", "pipeline", p.name, "revision", rev.Revision, slog.Any("error", err))
 			p.host.m.loadFails.WithLabelValues(p.name).Inc()
-			retry.Reset(5 * time.Second)
+			retry.Reset(activateAgain)
+		default:
+			retry.Stop()
 		}
 		select {
 		case <-p.changed:
 		case <-retry.C:
-		case <-p.stopCtx.Done():
-			gone = true
-		}
-		if gone {
-			break
+		case <-p.stopped.Done():
 		}
 	}
 	p.close(ctx)
 }
+
+// activateAgain is how long after a failure a revision is tried again.
+const activateAgain = 5 * time.Second
 
 // activate loads rev if it is not active, and opens what doors it needs.
 func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
@@ -180,7 +190,7 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 	}()
 	old := p.active.Load()
 	if old == nil || old.rev.Revision != rev.Revision {
-		c, err := compile(ctx, p.host.models, rev)
+		c, err := compile(p.stopped, p.host.models, rev)
 		if err != nil {
 			return err
 		}
@@ -189,7 +199,10 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 			old.release()
 		}
 		p.unpin()
-		p.host.Log.Info("revision active", "pipeline", p.name, "revision", rev.Revision[:12], "model", c.label[0], "cause", rev.Cause)
+		p.host.Log.Info("revision active", "pipeline", p.name, "revision", rev.Revision[:min(12, len(rev.Revision))], "model", c.by.label[0], "cause", rev.Cause)
+	}
+	if err := p.closeBroken(ctx); err != nil {
+		return err
 	}
 	if err := p.openOnline(ctx); err != nil {
 		return err
@@ -197,11 +210,25 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 	return p.openTopic(ctx, rev)
 }
 
+// closeBroken closes the doors if a source ended by itself, so that they are opened anew.
+func (p *processor) closeBroken(ctx context.Context) error {
+	p.mu.Lock()
+	broken := p.mu.broken
+	p.mu.broken = false
+	p.mu.Unlock()
+	if !broken {
+		return nil
+	}
+	err := errors.Join(p.online.close(ctx), p.durable.close(ctx))
+	p.durable.input, p.durable.output = nil, nil
+	return err
+}
+
 func (p *processor) openOnline(ctx context.Context) error {
 	if p.online.open != nil {
 		return nil
 	}
-	bs, err := p.host.Online(ctx, p.name)
+	bs, err := p.host.Online(p.stopped, p.name)
 	if err != nil {
 		return err
 	}
@@ -217,30 +244,24 @@ func (p *processor) openTopic(ctx context.Context, rev *Revision) error {
 	if reflect.DeepEqual(in, p.durable.input) && reflect.DeepEqual(out, p.durable.output) {
 		return nil
 	}
-	if p.durable.open != nil {
-		if err := p.durable.close(ctx); err != nil {
-			return err
-		}
-	}
+	err := p.durable.close(ctx)
 	p.durable.input, p.durable.output = nil, nil
+	if err != nil {
+		return err
+	}
 	if in != nil {
-		seen, err := recoverSeen(ctx, p.host.WAL, p.name)
+		seen, err := recoverSeen(p.stopped, p.host.WAL, p.name)
 		if err != nil {
 			return err
 		}
-		b, err := p.host.Topic(ctx, p.name, in, out)
+		b, err := p.host.Topic(p.stopped, p.name, in, out)
 		if err != nil {
 			return err
 		}
 		p.durable.commit = newCommitter(ctx, p, p.host.Lineage, p.host.AppendTimeout)
-		p.open(ctx, &p.durable, newDoor(p, b, p.durable.commit, seen))
-		p.durable.group.Add(1)
-		stop := make(chan struct{})
-		p.durable.open[0].ended = stop
-		go func() {
-			defer p.durable.group.Done()
-			p.saveCheckpoints(ctx, stop)
-		}()
+		d := newDoor(p, b, p.durable.commit, seen)
+		p.open(ctx, &p.durable, d)
+		p.durable.group.Go(func() { p.saveCheckpoints(ctx, d) })
 	}
 	p.durable.input, p.durable.output = in, out
 	return nil
@@ -250,13 +271,26 @@ func (p *processor) openTopic(ctx context.Context, rev *Revision) error {
 func (p *processor) open(ctx context.Context, ds *doors, d *door) {
 	ds.open = append(ds.open, d)
 	for range p.host.models.lanes.cores + 1 {
-		ds.group.Add(1)
-		go func() {
-			defer ds.group.Done()
-			if err := d.serve(ctx); err != nil && !drained(err) {
-				p.host.Log.Error("door closed", "pipeline", p.name, "via", d.Via, slog.Any("error", err))
+		ds.group.Go(func() {
+			if err := d.serve(ctx); !drained(err) {
+				p.sourceEnded(d, err)
 			}
-		}()
+		})
+	}
+}
+
+// sourceEnded notes that a source ended that nobody drained: its doors are opened anew.
+func (p *processor) sourceEnded(d *door, err error) {
+	p.mu.Lock()
+	first := !p.mu.broken
+	if first {
+		p.mu.broken = true
+		p.mu.err = schemas.Errorf(schemas.Unavailable, "pipeline.serve", "the door %s closed: %w", d.Via, err)
+	}
+	p.mu.Unlock()
+	if first {
+		p.host.Log.Error("door closed: opening it again", "pipeline", p.name, "via", d.Via, slog.Any("error", err))
+		p.wake()
 	}
 }
 
@@ -264,9 +298,7 @@ func (p *processor) open(ctx context.Context, ds *doors, d *door) {
 func (ds *doors) close(ctx context.Context) error {
 	for _, d := range ds.open {
 		d.Source.Drain()
-		if d.ended != nil {
-			close(d.ended)
-		}
+		close(d.ended)
 	}
 	ds.group.Wait()
 	var errs []error
@@ -279,11 +311,9 @@ func (ds *doors) close(ctx context.Context) error {
 
 // settle waits until nothing that the door admitted is uncommitted.
 func (dr *door) settle(ctx context.Context) error {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
 	for dr.rows.Load() > 0 {
 		select {
-		case <-tick.C:
+		case <-dr.room:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -295,11 +325,17 @@ func (p *processor) close(ctx context.Context) {
 	if err := errors.Join(p.online.close(ctx), p.durable.close(ctx)); err != nil {
 		p.host.Log.Warn("doors closed before all was settled", "pipeline", p.name, slog.Any("error", err))
 	}
+	p.mu.Lock()
+	p.mu.closed = true
+	gone := p.mu.gone
+	p.mu.Unlock()
 	p.unpin()
 	if c := p.active.Load(); c != nil {
 		c.release()
 	}
-	p.host.m.loaded.DeleteLabelValues(p.name)
+	if gone {
+		p.host.m.forget(p.name)
+	}
 }
 
 // settledUpTo notes that every event whose record lies at or before the sequence is settled.
@@ -309,21 +345,31 @@ func (p *processor) settledUpTo(seq uint64) {
 	}
 }
 
-// checkpointEvery is how often the checkpoint is saved. What is saved is what was settled one tick earlier, so that
-// acknowledgements on their way to the stream have arrived.
-const checkpointEvery = time.Second
+const (
+	// checkpointEvery is how often the checkpoint is saved. What is saved is what was settled one tick earlier, so that
+	// acknowledgements on their way to the stream have arrived.
+	checkpointEvery = time.Second
+	// holdCheckpoint is how long what was recorded before the start may take to come again, from a quiet partition or one
+	// that a dead member still holds: until then the checkpoint stays, so that another crash finds it once more. A stream
+	// that is not ours gives back after 30 s what was in hand (connectors/nats).
+	holdCheckpoint = time.Minute
+)
 
-func (p *processor) saveCheckpoints(ctx context.Context, stop <-chan struct{}) {
+func (p *processor) saveCheckpoints(ctx context.Context, d *door) {
 	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
+	opened := time.Now()
 	var before, saved uint64
 	for {
 		select {
 		case <-t.C:
-		case <-stop:
+		case <-d.ended:
 			return
 		case <-ctx.Done():
 			return
+		}
+		if !d.seen.empty() && time.Since(opened) < holdCheckpoint {
+			continue
 		}
 		if before > saved {
 			if err := p.host.WAL.SaveCheckpoint(ctx, p.name, before+1); err != nil {
@@ -339,26 +385,28 @@ func (p *processor) saveCheckpoints(ctx context.Context, stop <-chan struct{}) {
 // maxPins is how many versions beside the active one a pipeline keeps loaded because callers named them.
 const maxPins = 4
 
-// pinned returns the pipeline as it would be with another version of its model, for a caller that names one; nil if it
-// is the active one. The caller releases it.
+// pinned returns the pipeline as it would be with another version of its model, for a caller that names one. The caller
+// releases it.
 func (p *processor) pinned(ctx context.Context, active *compiled, ref string) (*compiled, error) {
 	const op = "pipeline.pinned"
-	if ref == active.label[0] {
-		return nil, nil
-	}
 	r, err := schemas.ParseModelRef(ref)
 	if err != nil {
-		return nil, err
+		return nil, schemas.FieldErrorf(schemas.Invalid, op, schemas.HeaderModel, "%w", err)
 	}
-	if r.Name != active.rev.Models[0].Name || r.Version == 0 {
-		return nil, schemas.FieldErrorf(schemas.NotFound, op, schemas.HeaderModel, "pipeline %s serves %s: another version of it can be named as %s@N", p.name, active.label[0], active.rev.Models[0].Name)
+	if m := active.rev.Models[0]; r.Name != m.Name || r.Version == 0 {
+		return nil, schemas.FieldErrorf(schemas.NotFound, op, schemas.HeaderModel, "pipeline %s serves %s: another version of it can be named as %s@N", p.name, active.by.label[0], m.Name)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.mu.pins {
-		if c.label[0] == ref && c.acquire() {
-			return c, nil
-		}
+	if c := p.findPin(active, ref); c != nil {
+		return c, nil
+	}
+	select { // one at a time: callers cannot make us load many models at once
+	case p.pinning <- struct{}{}:
+	case <-ctx.Done():
+		return nil, schemas.Errorf(schemas.Expired, op, "%s was not loaded before the deadline: %w", ref, ctx.Err())
+	}
+	defer func() { <-p.pinning }()
+	if c := p.findPin(active, ref); c != nil {
+		return c, nil
 	}
 	v, err := p.host.Store.Version(ctx, r.Name, r.Version)
 	if err != nil {
@@ -371,13 +419,35 @@ func (p *processor) pinned(ctx context.Context, active *compiled, ref string) (*
 	if err != nil {
 		return nil, err
 	}
+	p.keepPin(c)
+	return c, nil
+}
+
+// findPin takes a reference to a pin that was made under the same spec.
+func (p *processor) findPin(active *compiled, ref string) *compiled {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.mu.pins {
+		if c.by.label[0] == ref && c.rev.SpecDigest == active.rev.SpecDigest && c.acquire() {
+			return c
+		}
+	}
+	return nil
+}
+
+// keepPin keeps c loaded, in the place of the oldest pin if there are many.
+func (p *processor) keepPin(c *compiled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return
+	}
 	if len(p.mu.pins) == maxPins {
 		p.mu.pins[0].release()
-		p.mu.pins = p.mu.pins[1:]
+		p.mu.pins = slices.Delete(p.mu.pins, 0, 1)
 	}
-	p.mu.pins = append(p.mu.pins, c)
 	c.acquire()
-	return c, nil
+	p.mu.pins = append(p.mu.pins, c)
 }
 
 func (p *processor) unpin() {

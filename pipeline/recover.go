@@ -2,9 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"sync"
 
-	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/schemas"
 )
@@ -20,16 +20,21 @@ type WriteAhead interface {
 	SaveCheckpoint(ctx context.Context, pipeline string, sequence uint64) error
 }
 
-// recovered holds what the lineage knows of events that may be delivered again.
+// recovered holds what the lineage knows of events that may be delivered again. The answers lie in one batch for each
+// schema, so that an event costs some words, not batches of its own: most will never come again.
 type recovered struct {
 	mu      sync.Mutex
 	records map[schemas.Position]*recordedRows
+	outs    map[schemas.SchemaID]*schemas.Batch
 }
 
 // recordedRows is the recorded answer to one event.
 type recordedRows struct {
 	out    *schemas.Batch
-	seen   map[int32]bool // rows found: a crash between two messages of one append may leave some out
+	from   int
+	rows   []int32 // of the event, in order: a crash between two messages of one append may leave some out
+	torn   bool    // the record keeps columns back, or does not lie in one place
+	by     answered
 	failed *schemas.Error
 }
 
@@ -40,28 +45,9 @@ func recoverSeen(ctx context.Context, wal WriteAhead, pipeline string) (*recover
 	if err != nil {
 		return nil, err
 	}
-	rc := &recovered{records: map[schemas.Position]*recordedRows{}}
+	rc := &recovered{records: map[schemas.Position]*recordedRows{}, outs: map[schemas.SchemaID]*schemas.Batch{}}
 	err = wal.Recover(ctx, pipeline, from, func(r *lineage.Record) bool {
-		rows := rc.records[r.From]
-		if rows == nil {
-			rows = &recordedRows{seen: map[int32]bool{}}
-			rc.records[r.From] = rows
-		}
-		if rows.seen[r.Row.Row] {
-			return true
-		}
-		rows.seen[r.Row.Row] = true
-		switch {
-		case r.Status != lineage.StatusOK:
-			rows.failed = &schemas.Error{Kind: schemas.ParseKind(r.ErrorKind), ID: r.ErrorID, Err: schemas.Errorf(schemas.ParseKind(r.ErrorKind), "", "%s", r.Error)}
-		case r.Output != nil:
-			if rows.out == nil {
-				rows.out = schemas.NewBatch(r.Output.Schema())
-			}
-			if int(r.Row.Row) == rows.out.Rows() {
-				rows.out.AppendRange(r.Output, r.OutputRow, r.OutputRow+1)
-			}
-		}
+		rc.add(r)
 		return true
 	})
 	if err != nil {
@@ -70,46 +56,99 @@ func recoverSeen(ctx context.Context, wal WriteAhead, pipeline string) (*recover
 	return rc, nil
 }
 
+func (rc *recovered) add(r *lineage.Record) {
+	rows := rc.records[r.From]
+	if rows == nil {
+		rows = &recordedRows{by: answeredBy(r.Model, r.Version, r.Revision)}
+		rc.records[r.From] = rows
+	}
+	switch {
+	case r.Status != lineage.StatusOK:
+		kind := schemas.ParseKind(r.ErrorKind)
+		rows.failed = &schemas.Error{Kind: kind, ID: r.ErrorID, Err: schemas.Errorf(kind, "", "%s", r.Error)}
+		return
+	case r.Output == nil:
+		rows.torn = true
+		return
+	case len(rows.rows) > 0 && r.Row.Row <= rows.rows[len(rows.rows)-1]:
+		return // known
+	}
+	out := rc.outs[r.OutSchema]
+	if out == nil {
+		out = schemas.NewBatch(r.Output.Schema())
+		rc.outs[r.OutSchema] = out
+	}
+	if rows.out == nil {
+		rows.out, rows.from = out, out.Rows()
+	}
+	if rows.out != out || rows.from+len(rows.rows) != out.Rows() || keptBack(r) {
+		rows.torn = true
+		return
+	}
+	out.AppendRange(r.Output, r.OutputRow, r.OutputRow+1)
+	rows.rows = append(rows.rows, r.Row.Row)
+}
+
+// keptBack reports whether the record may lack a part of the answer. What is masked or dropped of the input alone leaves
+// the output whole, and its columns say so.
+func keptBack(r *lineage.Record) bool {
+	s := r.Output.Schema()
+	for _, name := range r.Masked {
+		if s.Index(name) >= 0 {
+			return true
+		}
+	}
+	return s.Index(lineage.DroppedColumn) >= 0
+}
+
 // take returns what is recorded of the event at p, once, nil if nothing is.
 func (rc *recovered) take(p schemas.Position) *recordedRows {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	if len(rc.records) == 0 {
+	r := rc.records[p]
+	if r == nil {
 		return nil
 	}
-	r := rc.records[p]
-	delete(rc.records, p)
+	if delete(rc.records, p); len(rc.records) == 0 {
+		rc.outs = nil // what lies in it is held by those that were taken
+	}
 	return r
 }
 
-// replay answers an event from its record. If the record is not whole, or another form than today's signature, the
-// event is scored again and its records fold.
+// empty reports whether all that was recorded has come again.
+func (rc *recovered) empty() bool {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	return len(rc.records) == 0
+}
+
+// replay answers an event from its record, in the name of the model that made it. If the record is not whole, the event
+// is scored again and its records fold.
 func (dr *door) replay(r *run, rev *compiled, it *item, rec *recordedRows) error {
-	w := &work{door: dr}
+	w := newWork(dr)
 	if rec.failed != nil {
-		w.reject = []rejection{{it.d, rec.failed}}
+		w.reject = append(w.reject, rejection{it.d, rec.failed})
 		dr.commit.resume(w)
 		return nil
 	}
-	at := r.in.Rows()
-	if err := dr.decodeRows(r, rev, it, "pipeline.replay"); err != nil {
+	if err := dr.decodeRows(r, rev, it); err != nil {
+		w.free()
 		return err
 	}
-	n := r.in.Rows() - at
-	if rec.out == nil || rec.out.Rows() != n || rec.out.Schema().ID() != r.out.Schema().ID() {
+	n := it.to - it.from
+	if rec.torn || rec.out == nil || !slices.Equal(rec.rows, it.eventRows()) {
+		w.free()
 		return nil
 	}
-	r.in.Truncate(at)
-	if dr.Output != nil {
-		one := *it
-		one.rev, one.from, one.to = rev, 0, n
-		if err := w.answer(&run{out: rec.out}, &one); err != nil {
-			return err
-		}
-	} else {
-		w.accept = []*connectors.Delivery{it.d}
+	r.in.Truncate(it.from)
+	if err := w.answer(it, &rec.by, rec.out, rec.from, rec.from+n); err != nil {
+		w.free()
+		return err
 	}
 	it.enc = nil
+	w.rows, w.bytes = n, it.size
+	dr.rows.Add(int64(n))
+	dr.bytes.Add(int64(it.size))
 	dr.commit.resume(w)
 	return nil
 }

@@ -1,7 +1,10 @@
 package pipeline
 
 import (
-	"strconv"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/leatstream/leat/connectors"
@@ -10,20 +13,20 @@ import (
 )
 
 // work is what waits for one commit: the effects of some items of one door that were scored in one run. It exists from
-// scoring to settlement.
+// scoring to settlement; then its memory is used again.
 type work struct {
 	door    *door
 	async   bool // answers before the append; the loss window is what this process has not appended yet
 	rows    int
 	bytes   int
 	replies []connectors.Response
+	ids     []string // request id of each reply, for callers to be told if the append fails
 	outputs []schemas.Message
+	sources []*connectors.Delivery // what each output was made from
 	accept  []*connectors.Delivery
 	reject  []rejection
-	failed  []failed // callers to be told if the append fails; same order as replies
-	buf     []byte   // what the answers are encoded in
-	revs    []*compiled
-	total   []time.Time // receipt of each item, for the histogram
+	held    []held
+	buf     []byte // what the answers are encoded in
 }
 
 type rejection struct {
@@ -31,8 +34,42 @@ type rejection struct {
 	cause error
 }
 
-// failed is what is needed to turn an answer into an error.
-type failed struct{ to, id string }
+// held is what an item holds until its work is done.
+type held struct {
+	rev      *compiled
+	received time.Time
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
+
+func newWork(dr *door) *work {
+	w := works.Get().(*work)
+	w.door = dr
+	return w
+}
+
+// maxWorkBuffer bounds what a pooled work keeps of its encoded answers.
+const maxWorkBuffer = 1 << 20
+
+// free gives the memory back. Respond keeps no payload; what was published is never written to again.
+func (w *work) free() {
+	if len(w.outputs) > 0 {
+		w.buf = nil
+	}
+	clear(w.replies)
+	clear(w.ids)
+	clear(w.outputs)
+	clear(w.sources)
+	clear(w.accept)
+	clear(w.reject)
+	clear(w.held)
+	if cap(w.buf) > maxWorkBuffer {
+		w.buf = nil
+	}
+	*w = work{replies: w.replies[:0], ids: w.ids[:0], outputs: w.outputs[:0], sources: w.sources[:0], accept: w.accept[:0],
+		reject: w.reject[:0], held: w.held[:0], buf: w.buf[:0]}
+	works.Put(w)
+}
 
 // myTurn reports whether nothing of an earlier group of this door waits for its commit.
 func (dr *door) myTurn(group uint64) bool {
@@ -46,90 +83,130 @@ func (dr *door) myTurn(group uint64) bool {
 
 // scored takes the items of one run that came by this door: it builds their answers and records and gives them to the
 // committer. r is lent for the call. On a durable door the calls go in the order of the groups.
-func (dr *door) scored(r *run, items []item, err error) {
+func (dr *door) scored(r *run, items []item) {
 	if g := items[0].group; g > 0 {
-		dr.order.Lock()
-		for dr.order.turn < g {
-			dr.order.Wait()
+		dr.waitForTurn(g)
+		defer dr.endTurn(&items[len(items)-1])
+		if !dr.reached(r, items) {
+			return
 		}
-		dr.order.Unlock()
 	}
-	w := &work{door: dr, async: items[0].rev.rev.Spec.Lineage == Async}
+	w := newWork(dr)
+	w.async = items[0].rev.rev.Spec.Lineage == Async
 	now := r.start.Add(r.took)
-	errs := make([]*schemas.Error, 0, 1)
-	if err != nil {
-		errs = append(errs, dr.p.host.public(err, dr.p.name)) // err is of one item: the batcher runs the items of a failed run alone
+	var e *schemas.Error
+	if r.err != nil {
+		e = dr.p.host.public(r.err, dr.p.name)
 	}
+	failed := 0
 	for i := range items {
 		it := &items[i]
-		w.rows += it.to - it.from
-		w.bytes += it.size
-		w.revs = append(w.revs, it.rev)
-		w.total = append(w.total, it.received)
-		if len(errs) > 0 {
-			w.fail(it, errs[0])
-		} else if eerr := w.answer(r, it); eerr != nil {
-			w.fail(it, dr.p.host.public(eerr, dr.p.name))
+		w.hold(it)
+		if it.err = e; e == nil {
+			if err := w.answer(it, &it.rev.by, r.out, it.from, it.to); err != nil {
+				it.err = dr.p.host.public(err, dr.p.name)
+			}
+		}
+		if it.err != nil {
+			w.fail(it, it.err)
+			dr.p.failed(1, it.err)
+			failed++
 		}
 	}
-	w.buf = nil // the payloads that were cut from it keep its arrays
-	dr.observe(r, items, errs)
-	dr.commit.add(r, items, errs, w, now)
-	if l := &items[len(items)-1]; l.group > 0 {
-		dr.order.Lock()
-		if l.last {
-			dr.order.turn = l.group + 1
-		} else {
-			dr.order.turn = l.group
-		}
-		dr.order.Broadcast()
-		dr.order.Unlock()
-	}
+	dr.observe(r, items, failed)
+	dr.commit.add(r, items, w, now)
 }
 
-func (dr *door) observe(r *run, items []item, errs []*schemas.Error) {
+func (dr *door) waitForTurn(g uint64) {
+	dr.order.Lock()
+	for dr.order.turn < g {
+		dr.order.Wait()
+	}
+	dr.order.Unlock()
+}
+
+func (dr *door) endTurn(l *item) {
+	dr.order.Lock()
+	if l.last {
+		dr.order.turn = l.group + 1
+	} else {
+		dr.order.turn = l.group
+	}
+	dr.order.Broadcast()
+	dr.order.Unlock()
+}
+
+// reached makes sure that events are not lost to a scorer that cannot be reached now: they are scored until it can, while
+// later ones wait, which keeps order. false: the door closed before; the events, and all after them, stay unsettled and
+// unrecorded, and go to whoever gets them next.
+func (dr *door) reached(r *run, items []item) bool {
+	for r.err != nil && passing(r.err) && !dr.commit.broken.Load() {
+		dr.p.host.Log.Error("scorer not reached: trying again", "pipeline", dr.p.name, slog.Any("error", r.err))
+		if !dr.wait(dr.commit.ctx, retryPause) {
+			dr.commit.broken.Store(true)
+			break
+		}
+		r.err = items[0].rev.root.model.call(dr.commit.ctx, r)
+	}
+	if !dr.commit.broken.Load() {
+		return true
+	}
+	w := newWork(dr)
+	for i := range items {
+		w.hold(&items[i])
+	}
+	w.done()
+	return false
+}
+
+// hold keeps what an item holds until the work is done.
+func (w *work) hold(it *item) {
+	w.rows += it.to - it.from
+	w.bytes += it.size
+	w.held = append(w.held, held{it.rev, it.received})
+}
+
+func (dr *door) observe(r *run, items []item, failed int) {
 	s := dr.p.series(items[0].rev)
 	rows := 0
 	for i := range items {
-		rows += items[i].to - items[i].from
+		if items[i].err == nil {
+			rows += items[i].to - items[i].from
+		}
 		s.queue.Observe(r.start.Sub(items[i].received).Seconds())
 	}
 	s.score.Observe(r.took.Seconds())
-	if len(errs) > 0 {
-		dr.p.failed(len(items), errs[0])
-		return
-	}
-	s.requests.Add(float64(len(items)))
+	s.requests.Add(float64(len(items) - failed))
 	s.rows.Add(float64(rows))
-	dr.p.stats.requests.Add(uint64(len(items)))
+	dr.p.stats.requests.Add(uint64(len(items) - failed))
 }
 
 // answer encodes the output rows of one item: as a reply, as a message of the output topic, or both.
-func (w *work) answer(r *run, it *item) error {
+func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) error {
 	dr := w.door
-	v := &it.rev.root.model.version
 	replies := it.d.ReplyTo != "" && dr.Responder != nil
-	if replies && !it.deadline.IsZero() && time.Now().After(it.deadline) {
+	switch {
+	case replies && !it.deadline.IsZero() && time.Now().After(it.deadline):
 		w.reply(it, schemas.Errorf(schemas.Expired, "pipeline.answer", "scored after the deadline"))
-		replies = false
-	}
-	if replies || dr.Output != nil {
+	case replies || dr.Output != nil:
 		h := make(schemas.Header, 4)
 		at := len(w.buf)
-		a := schemas.Answer{RequestID: it.id, Model: v.Name, Version: strconv.Itoa(v.Version), Errs: it.bad}
-		b, err := it.enc.EncodeRows(w.buf, h, r.out, it.from, it.to, &a)
+		a := schemas.Answer{RequestID: it.id, Model: by.name, Version: by.version, Errs: it.bad}
+		b, err := it.enc.EncodeRows(w.buf, h, out, from, to, &a)
 		if err != nil {
 			return err
 		}
 		w.buf = b
 		h[schemas.HeaderRequestID] = []string{it.id}
-		h[schemas.HeaderModel] = it.rev.label
+		h[schemas.HeaderModel] = by.label
+		payload := w.buf[at:len(w.buf):len(w.buf)]
 		if replies {
-			w.replies = append(w.replies, connectors.Response{To: it.d.ReplyTo, Header: h, Payload: w.buf[at:len(w.buf):len(w.buf)]})
-			w.failed = append(w.failed, failed{it.d.ReplyTo, it.id})
+			w.replies = append(w.replies, connectors.Response{To: it.d.ReplyTo, Header: h, Payload: payload})
+			w.ids = append(w.ids, it.id)
 		}
 		if dr.Output != nil {
-			w.outputs = append(w.outputs, dr.output(it, h, w.buf[at:len(w.buf):len(w.buf)]))
+			w.outputs = append(w.outputs, dr.output(it, by, h, payload))
+			w.sources = append(w.sources, it.d)
 		}
 	}
 	switch {
@@ -149,9 +226,9 @@ func badRows(bad []schemas.RowError) error {
 
 // output is the message of the output topic. Its id follows from the input alone, so that the transport and readers
 // fold repeats.
-func (dr *door) output(it *item, h schemas.Header, payload []byte) schemas.Message {
+func (dr *door) output(it *item, by *answered, h schemas.Header, payload []byte) schemas.Message {
 	h[schemas.HeaderSource] = []string{it.d.From.String()}
-	h[schemas.HeaderRevision] = []string{it.rev.rev.Revision}
+	h[schemas.HeaderRevision] = []string{by.revision}
 	if t := it.d.Header[schemas.HeaderEventTime]; t != nil {
 		h[schemas.HeaderEventTime] = t
 	}
@@ -174,45 +251,94 @@ func (w *work) reply(it *item, e *schemas.Error) {
 	}
 	h, body := schemas.ErrorAnswer(e, it.id)
 	w.replies = append(w.replies, connectors.Response{To: it.d.ReplyTo, Header: h, Payload: body})
-	w.failed = append(w.failed, failed{it.d.ReplyTo, it.id})
+	w.ids = append(w.ids, it.id)
+}
+
+// tell turns all replies into an error.
+func (w *work) tell(e *schemas.Error) {
+	for i := range w.replies {
+		w.replies[i].Header, w.replies[i].Payload = schemas.ErrorAnswer(e, w.ids[i])
+	}
+}
+
+// withdraw replaces the answer of an item whose output cannot be recorded by an error: nothing is seen unrecorded.
+func (w *work) withdraw(it *item, e *schemas.Error) {
+	for i := range w.replies {
+		if w.ids[i] == it.id && w.replies[i].To == it.d.ReplyTo {
+			w.replies[i].Header, w.replies[i].Payload = schemas.ErrorAnswer(e, it.id)
+		}
+	}
+	if w.door.Durable {
+		w.bury(it.d, e)
+	}
+}
+
+// bury sends an event to the dead letters instead of its output.
+func (w *work) bury(d *connectors.Delivery, cause error) {
+	if i := slices.Index(w.sources, d); i >= 0 {
+		w.sources, w.outputs = slices.Delete(w.sources, i, i+1), slices.Delete(w.outputs, i, i+1)
+	}
+	w.accept = slices.DeleteFunc(w.accept, func(o *connectors.Delivery) bool { return o == d })
+	w.reject = slices.DeleteFunc(w.reject, func(r rejection) bool { return r.d == d })
+	w.reject = append(w.reject, rejection{d, cause})
 }
 
 // row is the envelope of an item's first row.
-func (it *item) row(r *run, scored time.Time, e *schemas.Error) lineage.Row {
-	h := it.d.Header
-	row := lineage.Row{
+func (it *item) envelope(row *lineage.Row, r *run, scored time.Time) {
+	*row = lineage.Row{
 		RequestID: it.id, Attempt: int32(max(it.d.Attempt, 1)), From: it.d.From, InputDigest: it.digest,
 		Status: lineage.StatusOK, Propensity: 1, BatchSize: int32(r.in.Rows()), BatchRow: int32(it.from),
 		Queue: r.start.Sub(it.received), Score: r.took, Received: it.received, Scored: scored,
 	}
-	if len(h) > 0 {
+	if h := it.d.Header; len(h) > 0 {
 		row.TraceID = traceID(h)
 		row.ParentID = h.Get(schemas.HeaderParent)
 		if s := h.Get(schemas.HeaderEventTime); s != "" {
 			row.EventTime, _ = time.Parse(time.RFC3339Nano, s) // an event time that cannot be read is none
 		}
 	}
-	if e != nil {
-		row.Status, row.ErrorKind, row.ErrorID, row.Error = lineage.StatusError, e.Kind.String(), e.ID, e.Error()
+}
+
+// errored writes an error into an envelope.
+func errored(row *lineage.Row, e *schemas.Error) {
+	row.Status, row.ErrorKind, row.ErrorID, row.Error = lineage.StatusError, e.Kind.String(), e.ID, e.Error()
+}
+
+// traceID takes the trace id out of a W3C traceparent header, 00-<32 hex digits>-<16>-<2>; "" if there is none.
+func traceID(h schemas.Header) string {
+	if p := h.Get(schemas.HeaderTrace); len(p) == 55 && p[2] == '-' && p[35] == '-' && p[52] == '-' {
+		return p[3:35]
 	}
-	return row
+	return ""
+}
+
+// settle ends the loans of deliveries whose records and outputs are durable; false if not all could be.
+func (w *work) settle(ctx context.Context) bool {
+	for _, r := range w.reject {
+		if !w.door.reject(ctx, r.d, r.cause) {
+			return false
+		}
+	}
+	if len(w.accept) == 0 {
+		return true
+	}
+	if err := w.accept[0].Settler.Accept(ctx, w.accept); err != nil && ctx.Err() == nil {
+		w.door.p.host.Log.Error("events stay unsettled", "pipeline", w.door.p.name, "events", len(w.accept), slog.Any("error", err))
+		return false
+	}
+	return true
 }
 
 // done gives back what a work held.
 func (w *work) done() {
 	dr := w.door
-	dr.rows.Add(-int64(w.rows))
-	dr.bytes.Add(-int64(w.bytes))
-	select {
-	case dr.room <- struct{}{}:
-	default:
-	}
-	for _, rev := range w.revs {
-		rev.release()
-	}
-	for _, t := range w.total {
-		took := time.Since(t)
+	for i := range w.held {
+		took := time.Since(w.held[i].received)
 		dr.p.total.Observe(took.Seconds())
 		dr.p.stats.processing.Add(uint64(took))
+		w.held[i].rev.release()
 	}
+	rows, bytes := w.rows, w.bytes
+	w.free()
+	dr.gone(rows, bytes)
 }

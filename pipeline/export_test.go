@@ -1,0 +1,23 @@
+package pipeline
+
+import "runtime"
+
+// Cores is how many runs of one model go on at once.
+func Cores() int { return runtime.GOMAXPROCS(0) }
+
+// Queued returns the rows that wait for a slot of a loaded model, "name@version".
+func (h *Host) Queued(ref string) int {
+	h.models.mu.Lock()
+	defer h.models.mu.Unlock()
+	n := 0
+	for _, md := range h.models.mu.loaded {
+		if b := md.batcher; b != nil && answeredBy(md.version.Name, md.version.Version, "").label[0] == ref {
+			b.mu.Lock()
+			for _, r := range b.mu.queue {
+				n += r.in.Rows()
+			}
+			b.mu.Unlock()
+		}
+	}
+	return n
+}
