@@ -198,7 +198,7 @@ func (k *Keeper) Prune(ctx context.Context, before time.Time) ([]Pruned, error) 
 			return nil, err
 		}
 		if seq > st.First && seq > r.Through+1 && st.Messages > 0 {
-			return nil, schemas.Errorf(schemas.Invalid, op, "%s is exported up to sequence %d only, and %d to %d are older than %s: run `leat lineage export --until %s --out FILE` first",
+			return nil, schemas.Errorf(schemas.Invalid, op, "%s is exported up to sequence %d only, and %d to %d are older than %s: run `leat lineage export FILE.parquet --until %s` first",
 				name, r.Through, max(r.Through+1, st.First), seq-1, schemas.FormatTime(before), schemas.FormatTime(before))
 		}
 		ps = append(ps, Pruned{Log: name, Before: seq, Messages: st.Messages, Bytes: st.Bytes})

@@ -19,7 +19,7 @@ import (
 
 // Config of a Host.
 type Config struct {
-	AppendTimeout time.Duration `yaml:"appendTimeout"` // of one append to the lineage, for those who wait for an answer
+	AppendTimeout time.Duration `yaml:"append_timeout"` // of one append to the lineage, for those who wait for an answer
 }
 
 // DefaultConfig returns what suits most.
@@ -28,7 +28,7 @@ func DefaultConfig() Config { return Config{AppendTimeout: 10 * time.Second} }
 // Validate reports what is wrong.
 func (c Config) Validate() error {
 	if c.AppendTimeout <= 0 {
-		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.appendTimeout", "want a positive duration")
+		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.append_timeout", "want a positive duration")
 	}
 	return nil
 }

@@ -59,16 +59,12 @@ type app struct {
 }
 
 // newApp opens what a server needs and binds its ports; run makes it serve. close undoes it.
-func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, err error) {
-	a = &app{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+func newApp(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
+	a := &app{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	defer func() {
-		if err != nil {
-			a.close()
-		}
-	}()
 	for _, open := range []func(context.Context) error{a.openData, a.openNATS, a.openModels, a.openPipelines, a.openGateway} {
 		if err := open(ctx); err != nil {
+			a.close()
 			return nil, err
 		}
 	}
@@ -90,21 +86,26 @@ func (a *app) openData(context.Context) error {
 }
 
 func (a *app) openNATS(ctx context.Context) (err error) {
-	cfg := a.cfg.NATS
+	cfg := a.cfg.NATS.Client
 	if cfg.URL == "" {
-		a.cfg.Server.Dir = filepath.Join(a.cfg.Data, "nats")
-		if a.server, err = nats.NewServer(a.cfg.Server, a.log); err != nil {
+		a.cfg.NATS.Server.Dir = filepath.Join(a.cfg.Data, "nats")
+		if a.server, err = nats.NewServer(a.cfg.NATS.Server, a.log); err != nil {
 			return err
 		}
 		if err = a.server.Start(ctx); err != nil {
 			return err
 		}
 		a.fit(a.server.StoreLimit())
-		cfg = a.cfg.NATS
+		cfg = a.cfg.NATS.Client
 		cfg.Server = a.server
 	}
 	if a.client, err = nats.Dial(ctx, cfg, a.log); err != nil {
 		return err
+	}
+	if a.server != nil {
+		if err := a.client.OpenDoor(ctx); err != nil {
+			return err
+		}
 	}
 	a.broker, err = memory.New(memory.Default())
 	return err
@@ -120,8 +121,8 @@ func (a *app) fit(limit int64) {
 		share int64
 	}{
 		{"lineage.max_bytes", &c.Lineage.MaxBytes, 5}, {"lineage.jobs_max_bytes", &c.Lineage.JobsMaxBytes, 5},
-		{"lineage.rejected_max_bytes", &c.Lineage.RejectedMaxBytes, 100}, {"nats.blob_bytes", &c.NATS.BlobBytes, 8},
-		{"nats.kv_bytes", &c.NATS.KVBytes, 50}, {"nats.topic_bytes", &c.NATS.TopicBytes, 20}, {"nats.dead_bytes", &c.NATS.DeadBytes, 50},
+		{"lineage.rejected_max_bytes", &c.Lineage.RejectedMaxBytes, 100}, {"nats.blob_bytes", &c.NATS.Client.BlobBytes, 8},
+		{"nats.kv_bytes", &c.NATS.Client.KVBytes, 50}, {"nats.topic_bytes", &c.NATS.Client.TopicBytes, 20}, {"nats.dead_bytes", &c.NATS.Client.DeadBytes, 50},
 		{"jobs.result_bytes", &c.Jobs.ResultBytes, 10}, {"jobs.queue_bytes", &c.Jobs.QueueBytes, 50},
 	} {
 		if part := limit / s.share; *s.size > part {
@@ -201,7 +202,7 @@ func (a *app) openPipelines(ctx context.Context) error {
 }
 
 func (a *app) openGateway(ctx context.Context) (err error) {
-	a.gateway, err = gateway.New(a.cfg.Gateway, gateway.Deps{
+	a.gateway, err = gateway.New(a.cfg.HTTP, gateway.Deps{
 		Requester: doors{a.broker, a.client}, Models: a, Operations: a.operations(), Ready: a.ready,
 		Metrics:  promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Counters: gateway.NewMetrics(a.metrics), Logger: a.log, Version: version,
@@ -298,6 +299,11 @@ func (a *app) run(ctx context.Context) error {
 	if err := a.client.ServeAPI(gctx, a.operations()); err != nil {
 		a.log.Error("operations are not served over NATS", "error", err)
 	}
+	if a.server != nil { // the users of an external server reach its topics by themselves
+		if err := a.client.OpenDoor(gctx); err != nil {
+			a.log.Error("users of NATS cannot reach topics", "error", err)
+		}
+	}
 	err := g.Wait()
 	stopBase()
 	return errors.Join(err, below.Wait())
@@ -362,7 +368,7 @@ func (a *app) natsURL() string {
 	if a.server != nil {
 		return a.server.URL()
 	}
-	return a.cfg.NATS.URL
+	return a.cfg.NATS.Client.URL
 }
 
 // watch turns control's updates into what a host follows.

@@ -26,20 +26,25 @@ const (
 
 // Config is the server's file (leat serve --config FILE): the packages' own configurations under one roof.
 type Config struct {
-	Data     string            `yaml:"data"`   // folder of streams, models and marks
-	Server   nats.ServerConfig `yaml:"server"` // the embedded NATS server
-	NATS     nats.Config       `yaml:"nats"`   // our connections to it, or to an external one (nats.url)
-	Gateway  gateway.Config    `yaml:"gateway"`
-	Lineage  lineage.Config    `yaml:"lineage"`
-	Pipeline pipeline.Config   `yaml:"pipeline"`
-	Jobs     bulk.Config       `yaml:"jobs"`
-	Registry registry.Config   `yaml:"registry"`
-	ONNX     onnx.Config       `yaml:"onnx"`
+	Data     string          `yaml:"data"` // folder of streams, models and marks
+	NATS     natsConfig      `yaml:"nats"`
+	HTTP     gateway.Config  `yaml:"http"`
+	Lineage  lineage.Config  `yaml:"lineage"`
+	Pipeline pipeline.Config `yaml:"pipeline"`
+	Jobs     bulk.Config     `yaml:"jobs"`
+	Registry registry.Config `yaml:"registry"`
+	ONNX     onnx.Config     `yaml:"onnx"`
+}
+
+// natsConfig is the embedded NATS server and our connections to it, or to an external one (nats.url).
+type natsConfig struct {
+	Server nats.ServerConfig `yaml:",inline"`
+	Client nats.Config       `yaml:",inline"`
 }
 
 func defaultConfig() Config {
 	return Config{
-		Server: nats.DefaultServer(), NATS: nats.Default(), Gateway: gateway.Default(), Lineage: lineage.Default(),
+		NATS: natsConfig{nats.DefaultServer(), nats.Default()}, HTTP: gateway.Default(), Lineage: lineage.Default(),
 		Pipeline: pipeline.DefaultConfig(), Jobs: bulk.Default(), Registry: registry.Default(), ONNX: onnx.Default(),
 	}
 }
@@ -61,9 +66,9 @@ func (c *Config) load(path string) error {
 
 // Validate reports every fault.
 func (c *Config) Validate() error {
-	errs := []error{c.Gateway.Validate(), c.Lineage.Validate(), c.Pipeline.Validate(), c.Jobs.Validate(), c.Registry.Validate(), c.ONNX.Validate()}
-	if c.NATS.URL == "" {
-		errs = append(errs, c.Server.Validate())
+	errs := []error{c.HTTP.Validate(), c.Lineage.Validate(), c.Pipeline.Validate(), c.Jobs.Validate(), c.Registry.Validate(), c.ONNX.Validate()}
+	if c.NATS.Client.URL == "" {
+		errs = append(errs, c.NATS.Server.Validate())
 	}
 	return errors.Join(errs...)
 }

@@ -81,7 +81,7 @@ topic. Ctrl-C leaves the job running.`,
 	f.StringSliceVar(&r.Carry, "carry", nil, "columns of the source's file to write beside the outputs; all: all")
 	f.Float64Var(&r.Throttle, "throttle", 0, "rows per second at most (default: no bound)")
 	f.IntVar(&r.ChunkRows, "chunk-rows", 0, "rows of a chunk at most (default: the server's)")
-	f.Int64Var(&r.ResultBytes, "result-bytes", 0, "size of the job's result stream (default: the server's)")
+	f.Var(byteSize{&r.ResultBytes}, "result-bytes", "size of the job's result stream, such as 4GiB (default: the server's)")
 	f.BoolVar(&r.Overwrite, "overwrite", false, "replace the file of --to if it exists")
 	f.BoolVar(&r.MixedEnvironments, "mixed-environments", false, "let processes of other runtimes or CPU features take part: bits may differ")
 	f.BoolVar(&detach, "detach", false, "do not wait")
@@ -209,7 +209,7 @@ func jobResume(e *env) *cobra.Command {
 		})
 	f := cmd.Flags()
 	f.Float64Var(&throttle, "throttle", 0, "new bound of rows per second; 0: none")
-	f.Int64Var(&result, "result-bytes", 0, "new size of the job's result stream")
+	f.Var(byteSize{&result}, "result-bytes", "new size of the job's result stream, such as 8GiB")
 	f.BoolVar(&mixed, "mixed-environments", false, "let processes of other runtimes or CPU features take part: bits may differ")
 	return cmd
 }

@@ -84,12 +84,12 @@ func (f *serveFlags) resolve() (Config, error) {
 		}
 	}
 	set(&c.Data, f.data)
-	set(&c.Gateway.Listen, f.http)
-	set(&c.Gateway.TokenFile, f.tokens)
-	set(&c.Gateway.TLSCert, f.cert)
-	set(&c.Gateway.TLSKey, f.key)
-	set(&c.NATS.URL, f.natsURL)
-	set(&c.NATS.Credentials.File, f.natsCreds)
+	set(&c.HTTP.Listen, f.http)
+	set(&c.HTTP.TokenFile, f.tokens)
+	set(&c.HTTP.TLSCert, f.cert)
+	set(&c.HTTP.TLSKey, f.key)
+	set(&c.NATS.Client.URL, f.natsURL)
+	set(&c.NATS.Client.Credentials.File, f.natsCreds)
 	if c.Data == "" {
 		var err error
 		if c.Data, err = defaultData(); err != nil {
@@ -98,18 +98,18 @@ func (f *serveFlags) resolve() (Config, error) {
 	}
 	if f.nats != "" {
 		var err error
-		if c.Server.Host, c.Server.Port, err = hostPort("nats", f.nats); err != nil {
+		if c.NATS.Server.Host, c.NATS.Server.Port, err = hostPort("nats", f.nats); err != nil {
 			return c, &exitError{exitUsage, err}
 		}
 	}
 	switch f.sync {
 	case "":
 	case "always", "interval":
-		c.Server.Sync = f.sync == "always"
+		c.NATS.Server.Sync = f.sync == "always"
 	default:
 		return c, &exitError{exitUsage, fmt.Errorf("--sync %q: want always or interval", f.sync)}
 	}
-	c.Server.Dir = c.Data
+	c.NATS.Server.Dir = c.Data
 	c.ONNX.Library.Path, c.ONNX.Library.Env = f.library, os.Getenv("LEAT_ONNXRUNTIME")
 	if err := f.secureNATS(&c); err != nil {
 		return c, err
@@ -124,7 +124,7 @@ func (f *serveFlags) secureNATS(c *Config) error {
 		if err != nil {
 			return err
 		}
-		c.Server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		c.NATS.Server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	if f.tokens == "" {
 		return nil
@@ -135,7 +135,7 @@ func (f *serveFlags) secureNATS(c *Config) error {
 	}
 	for line := range strings.Lines(string(b)) {
 		if fields := strings.Fields(line); len(fields) >= 2 && !strings.HasPrefix(fields[0], "#") && fields[1] != "read" {
-			c.Server.Token = fields[0]
+			c.NATS.Server.Token = fields[0]
 			return nil
 		}
 	}
@@ -163,7 +163,7 @@ func (e *env) serve(ctx context.Context, cfg Config, f *serveFlags) error {
 	}
 	defer a.close()
 	scheme := "http"
-	if cfg.Gateway.TLSCert != "" {
+	if cfg.HTTP.TLSCert != "" {
 		scheme = "https"
 	}
 	at := addresses{HTTP: scheme + "://" + a.http.String(), NATS: a.natsURL(), Data: cfg.Data, PID: os.Getpid()}

@@ -44,7 +44,7 @@ func (c Config) Validate() error {
 	const op = "bulk.Config.Validate"
 	var errs []error
 	bad := func(field, format string, args ...any) {
-		errs = append(errs, schemas.FieldErrorf(schemas.Invalid, op, "bulk."+field, format, args...))
+		errs = append(errs, schemas.FieldErrorf(schemas.Invalid, op, "jobs."+field, format, args...))
 	}
 	if c.Folder != "" && !filepath.IsAbs(c.Folder) {
 		bad("folder", "%q: want an absolute path", c.Folder)

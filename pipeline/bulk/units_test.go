@@ -73,7 +73,7 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	}
 	err := Config{Folder: "relative", LineageFill: 2}.Validate()
 	for _, f := range []string{"folder", "chunk_rows", "piece_rows", "queue_bytes", "result_bytes", "window", "parallel", "lease_expiry", "progress", "lineage_fill"} {
-		if err == nil || !strings.Contains(err.Error(), "bulk."+f+":") {
+		if err == nil || !strings.Contains(err.Error(), "jobs."+f+":") {
 			t.Errorf("%s is not named in: %v", f, err)
 		}
 	}
