@@ -23,8 +23,6 @@ const (
 	codeStreamNameInUse   = 10058
 	codeConsumerNotFound  = 10014
 	codeMessageNotFound   = 10037
-	codeConsumerExists    = 10013
-	codeConsumerNameInUse = 10148
 )
 
 func apiCode(err error) int {

@@ -21,13 +21,13 @@ const (
 
 // shedEvery is how often queues are looked at while their source is not asked: the time within which a request beyond
 // the bound is answered Overloaded.
-const shedEvery = 2 * time.Millisecond
+const shedEvery = 5 * time.Millisecond
 
-// shedMargin is room beyond the bound for what arrives between two looks; 200,000 requests a second need 400.
+// shedMargin is room beyond the bound for what arrives between two looks; 200,000 requests a second need 1,000.
 const shedMargin = 4096
 
 // Serve joins the group that answers a pipeline: leat.score.<pipeline>, in the account of users and in the internal
-// one. Requests wait in a queue of at most Config.Queue; what comes beyond it is answered Overloaded within 2 ms.
+// one. Requests wait in a queue of at most Config.Queue; what comes beyond it is answered Overloaded within 5 ms.
 // Answers go through Respond.
 func (c *Client) Serve(ctx context.Context, pipeline, group string) (connectors.Source, error) {
 	const op = "nats.Serve"
