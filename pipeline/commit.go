@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/internal/fault"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -160,6 +161,12 @@ func (c *committer) loop() {
 // commit makes one unit durable and passes on what follows. The records of a topic, and of answers that have gone out
 // already, are tried again until they are in or the door closes; a caller who waits is told at once.
 func (c *committer) commit(u *unit) {
+	if fault.ReplyFirst {
+		for _, w := range u.works {
+			c.respond(w)
+		}
+		fault.Widen()
+	}
 	pos, err := schemas.Position{}, error(nil)
 	if !c.broken.Load() {
 		pos, err = c.append(u)
@@ -247,6 +254,13 @@ func (c *committer) respond(w *work) {
 // follow publishes the outputs of recorded works and then settles their deliveries; false if the door closed before both
 // were done. What is unsettled comes round again, and its record is found.
 func (c *committer) follow(works []*work, pos schemas.Position) bool {
+	if fault.AcceptFirst {
+		for _, w := range works {
+			w.settle(c.ctx)
+			w.accept, w.reject = nil, nil
+		}
+		fault.Widen()
+	}
 	if !c.publish(works) {
 		return false
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/internal/fault"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -331,9 +332,21 @@ func (c *coordinator) finish(ctx context.Context, l *lease) error {
 	if l.touch(ctx) != nil {
 		return errOvertaken
 	}
+	if fault.DoneFirst {
+		if err := c.storeDone(ctx); err != nil {
+			return err
+		}
+		fault.Widen()
+		return c.sink.commit(ctx)
+	}
 	if err := c.sink.commit(ctx); err != nil {
 		return err
 	}
+	return c.storeDone(ctx)
+}
+
+// storeDone ends the job.
+func (c *coordinator) storeDone(ctx context.Context) error {
 	counters, sinkAt := c.count.snapshot()
 	_, err := c.s.store.update(ctx, c.job.ID, func(j *Job) error {
 		if err := c.owns(j); err != nil {

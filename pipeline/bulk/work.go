@@ -10,6 +10,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/internal/fault"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -189,6 +190,12 @@ func (w *worker) chunk(ctx context.Context, d *connectors.Delivery) error {
 	}
 	if err := w.score(ctx); err != nil {
 		return err
+	}
+	if fault.InsertFirst {
+		if err := w.insert(ctx, &h); err != nil {
+			return err
+		}
+		fault.Widen()
 	}
 	if err := w.record(ctx, &h, received); err != nil {
 		return err
