@@ -40,7 +40,7 @@ func newTrial(t *testing.T, ctx context.Context, binary string, seed uint64, env
 	dir := t.TempDir()
 	tr := &trial{
 		t: t, ctx: ctx, binary: binary, env: env, data: filepath.Join(dir, "data"), config: filepath.Join(dir, "leat.yaml"),
-		rand: rand.New(rand.NewPCG(seed, 0)), stage: newStage(), e: &evidence{}, v: newVerdict(),
+		rand: rand.New(rand.NewPCG(seed, 0)), stage: newStage(), e: newEvidence(), v: newVerdict(),
 	}
 	if err := os.WriteFile(tr.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -127,14 +127,13 @@ func (tr *trial) terminate(l *life) {
 }
 
 // run does the rounds and judges.
-func (tr *trial) run(rounds int, seed uint64) {
+func (tr *trial) run(rounds int, seed uint64, rate float64) {
 	t := tr.t
-	s, err := readSamples(tr.ctx)
+	tr.setUp()
+	ld, err := startLoad(tr.ctx, tr.stage, tr.e, seed, t.TempDir(), rate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.setUp()
-	ld := startLoad(tr.ctx, tr.stage, tr.e, s, seed, t.TempDir())
 	t.Cleanup(func() { ld.stop(); ld.group.Wait() })
 	start := time.Now()
 	for range rounds {
@@ -175,15 +174,18 @@ func (tr *trial) settle(ld *load, l *life) {
 	ctx, cancel := context.WithTimeout(tr.ctx, 2*time.Minute)
 	defer cancel()
 	begun := time.Now()
-	jobs, err := waitJobs(ctx, l)
+	err := drained(ctx, l)
+	topic := time.Since(begun)
+	var jobs []job
 	if err == nil {
-		err = drained(ctx, l)
+		jobs, err = waitJobs(ctx, l)
 	}
 	if err != nil {
 		tr.v.fault(rulePromptlyDrained, "%v\n%s", err, l.Log())
 		return
 	}
 	drain := time.Since(begun)
+
 	truth, err := readTruth(ctx, l, tr.data)
 	if err != nil {
 		t.Fatal(err)
@@ -199,9 +201,9 @@ func (tr *trial) settle(ld *load, l *life) {
 			superseded++
 		}
 	}
-	t.Logf("%d requests asked, %d replies seen, %d asked again, refused %v; %d events acknowledged, %d given up; %d outputs, %d dead letters, %d records (%d superseded); %d jobs of %d rows; drained in %.1f s, judged in %.1f s",
+	t.Logf("%d requests asked, %d replies seen, %d asked again, refused %v; %d events acknowledged, %d given up; %d outputs, %d dead letters, %d records (%d superseded); %d jobs of %d rows; drained in %.1f s (topic in %.1f s), judged in %.1f s",
 		tr.e.asked, len(tr.e.replies), tr.e.repeats, tr.e.refused, len(tr.e.events), tr.e.unsure, len(truth.outputs), len(truth.dead),
-		len(truth.records), superseded, len(jobs), rows, drain.Seconds(), time.Since(begun).Seconds()-drain.Seconds())
+		len(truth.records), superseded, len(jobs), rows, drain.Seconds(), topic.Seconds(), time.Since(begun).Seconds()-drain.Seconds())
 }
 
 // String tells what is broken.
@@ -223,12 +225,14 @@ func (v *verdict) String() string {
 
 func TestCrash(t *testing.T) {
 	tr := newTrial(t, t.Context(), *binary, *seed)
-	tr.run(*rounds, *seed)
+	tr.run(*rounds, *seed, jobRate)
 	if len(tr.v.broken) > 0 {
 		t.Errorf("seed %d:\n%s", *seed, tr.v)
 	}
 	// A test in which nothing happened proves nothing.
-	if len(tr.e.replies) < 10**rounds || len(tr.e.events) < 10**rounds {
-		t.Errorf("%d replies and %d events in %d rounds: the load does not reach the server", len(tr.e.replies), len(tr.e.events), *rounds)
+	for _, way := range []string{"asked over nats", "asked over http", "published over nats", "published over http"} {
+		if n := tr.e.by[way]; n < 5**rounds {
+			t.Errorf("%s: %d in %d rounds: the load does not reach the server", way, n, *rounds)
+		}
 	}
 }

@@ -60,6 +60,7 @@ type evidence struct {
 	mu      sync.Mutex
 	replies []reply
 	refused map[string]int // kinds of errors that callers were given
+	by      map[string]int // replies and acknowledgements, by way in
 	asked   int
 	events  []event
 	unsure  int // events that were given up without an acknowledgement
@@ -70,21 +71,24 @@ type evidence struct {
 func (e *evidence) replied(r reply) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.by["asked over "+r.via]++
 	e.replies = append(e.replies, r)
+}
+
+func newEvidence() *evidence {
+	return &evidence{refused: map[string]int{}, by: map[string]int{}}
 }
 
 func (e *evidence) refuse(kind string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.refused == nil {
-		e.refused = map[string]int{}
-	}
 	e.refused[kind]++
 }
 
-func (e *evidence) stored(v event) {
+func (e *evidence) stored(v event, via string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.by["published over "+via]++
 	e.events = append(e.events, v)
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,8 +20,8 @@ import (
 	"github.com/leatstream/leat/connectors/files"
 )
 
-// jobRate keeps a job running over several kills, in rows a second.
-const jobRate = 6000
+// jobRate keeps a job running over several kills, in rows a second; jobBurst lets many end.
+const jobRate, jobBurst = 4000, 40000
 
 type jobRequest struct {
 	Pipeline  string  `json:"pipeline"`
@@ -69,16 +70,14 @@ func (l *load) jobs() {
 	}
 }
 
+func (l *load) jobFile() string { return filepath.Join(l.dir, "rows.parquet") }
+
 func (l *load) request(i int) *jobRequest {
-	from, err := samplePath()
-	if err != nil {
-		panic(err) // the working folder is gone
-	}
 	to := filepath.Join(l.dir, "scored-"+strconv.Itoa(i)+".parquet")
 	if i%2 == 1 {
 		to = "topic:crash.bulk-" + strconv.Itoa(i)
 	}
-	return &jobRequest{Pipeline: boost, From: from, To: to, ChunkRows: 500, Throttle: jobRate}
+	return &jobRequest{Pipeline: boost, From: l.jobFile(), To: to, ChunkRows: 500, Throttle: l.rate}
 }
 
 // waitJobs lifts the throttle of the jobs that run, waits until every job has ended and returns them.
@@ -110,7 +109,7 @@ func waitJobs(ctx context.Context, lf *life) ([]job, error) {
 }
 
 // reference runs the same job without a kill and returns its file and its rows' outcomes.
-func (l *load) reference(ctx context.Context, lf *life) (path string, rows []outcome, err error) {
+func (l *load) reference(ctx context.Context, v *verdict, lf *life) (path string, rows []outcome, err error) {
 	r := l.request(0)
 	path = filepath.Join(l.dir, "reference.parquet")
 	r.To, r.Throttle = path, 0
@@ -126,6 +125,12 @@ func (l *load) reference(ctx context.Context, lf *life) (path string, rows []out
 	}
 	if j.Status != "done" {
 		return "", nil, fmt.Errorf("the undisturbed job is %s: %s", j.Status, j.Reason)
+	}
+	if _, err := os.Stat(path); err != nil {
+		v.fault(ruleJobRows, "the undisturbed job %s is done, and its file is not there", j.ID)
+		for ; err != nil && ctx.Err() == nil; _, err = os.Stat(path) {
+			rest(ctx, 20*time.Millisecond)
+		}
 	}
 	err = records(ctx, path, func(rec arrow.Record) error {
 		b, err := rec.MarshalJSON()
@@ -165,7 +170,7 @@ func records(ctx context.Context, path string, fn func(arrow.Record) error) erro
 
 // judgeJobs holds every job against the undisturbed one.
 func (l *load) judgeJobs(ctx context.Context, v *verdict, lf *life, jobs []job) (rows int64, err error) {
-	path, want, err := l.reference(ctx, lf)
+	path, want, err := l.reference(ctx, v, lf)
 	if err != nil {
 		return 0, err
 	}

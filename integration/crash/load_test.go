@@ -33,14 +33,19 @@ type load struct {
 	e       *evidence
 	samples samples
 	seed    uint64
-	dir     string // of the jobs' files
+	dir     string  // of the jobs' files
+	rate    float64 // of the jobs
 	group   sync.WaitGroup
 	stop    context.CancelFunc
 	done    context.Context // ends when no more is asked
 }
 
-func startLoad(ctx context.Context, st *stage, e *evidence, s samples, seed uint64, dir string) *load {
-	l := &load{stage: st, e: e, samples: s, seed: seed, dir: dir}
+func startLoad(ctx context.Context, st *stage, e *evidence, seed uint64, dir string, rate float64) (*load, error) {
+	l := &load{stage: st, e: e, seed: seed, dir: dir, rate: rate}
+	var err error
+	if l.samples, err = readSamples(ctx, l.jobFile()); err != nil {
+		return nil, err
+	}
 	l.done, l.stop = context.WithCancel(ctx)
 	for i := range callersNATS {
 		l.group.Go(func() { l.caller("n"+strconv.Itoa(i), "nats", askNATS, 1+uint64(i)) })
@@ -49,10 +54,14 @@ func startLoad(ctx context.Context, st *stage, e *evidence, s samples, seed uint
 		l.group.Go(func() { l.caller("h"+strconv.Itoa(i), "http", askHTTP, 101+uint64(i)) })
 	}
 	for i := range publishers {
-		l.group.Go(func() { l.publisher(i, []publish{publishNATS, publishHTTP}[i%2]) })
+		via, do := "nats", publishNATS
+		if i%2 == 1 {
+			via, do = "http", publishHTTP
+		}
+		l.group.Go(func() { l.publisher(i, via, do) })
 	}
 	l.group.Go(l.jobs)
-	return l
+	return l, nil
 }
 
 // errRefused is an answer that is an error: its record may or may not exist.
@@ -191,7 +200,7 @@ func publishHTTP(ctx context.Context, l *life, v *event, body []byte) error {
 
 // publisher stores events, in order for each of its keys. What was not acknowledged is sent again under its id in the
 // next life, or given up.
-func (l *load) publisher(n int, do publish) {
+func (l *load) publisher(n int, via string, do publish) {
 	r := rand.New(rand.NewPCG(l.seed, 1001+uint64(n)))
 	for i := 0; ; i++ {
 		key := fmt.Sprintf("key-%d-%d", n, r.IntN(keysOfEach))
@@ -209,7 +218,7 @@ func (l *load) publisher(n int, do publish) {
 			err := do(ctx, lf, &v, body)
 			cancel()
 			if more = err != nil && r.IntN(4) > 0; err == nil {
-				l.e.stored(v)
+				l.e.stored(v, via)
 			} else if !more {
 				l.e.count(&l.e.unsure)
 			}

@@ -3,6 +3,7 @@ package crash
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -43,15 +44,20 @@ func samplePath() (string, error) { return filepath.Abs(root + "/examples/flight
 // samples are rows of the example as JSON objects, by model.
 type samples map[string][]json.RawMessage
 
-// sampled is how many different rows are asked: few enough that each is asked by every way in.
-const sampled = 2000
+// sampled is how many different rows are asked: few enough that each is asked by every way in. jobRows are the rows of
+// a job: it lives through several kills at its throttle, and several jobs fit a test.
+const (
+	sampled = 2000
+	jobRows = 16000
+)
 
-func readSamples(ctx context.Context) (samples, error) {
+// readSamples reads the first rows of the example, and writes those of the jobs to a file of their own.
+func readSamples(ctx context.Context, jobFile string) (samples, error) {
 	path, err := samplePath()
 	if err != nil {
 		return nil, err
 	}
-	r, err := files.Open(ctx, path, files.Options{BatchRows: sampled})
+	r, err := files.Open(ctx, path, files.Options{BatchRows: jobRows})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +67,17 @@ func readSamples(ctx context.Context) (samples, error) {
 		return nil, err
 	}
 	defer rec.Release()
-	b, err := rec.MarshalJSON()
+	w, err := files.Create(jobFile, rec.Schema(), files.WriterOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort() // after Commit it does nothing
+	if err := errors.Join(w.Write(rec), w.Commit()); err != nil {
+		return nil, err
+	}
+	first := rec.NewSlice(0, sampled)
+	defer first.Release()
+	b, err := first.MarshalJSON()
 	if err != nil {
 		return nil, err
 	}
