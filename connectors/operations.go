@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -128,45 +129,80 @@ func deleteTopic(ctx context.Context, t Transport, uses TopicUses, name string) 
 // publishBatch is how many lines are acknowledged together at most.
 const publishBatch = 512
 
-// publishLines stores lines as they come: what has been read is published as soon as no more is at hand, so that a
-// slow writer's events are not held back.
+// publishLines stores lines as they come: what was read while a batch is on its way goes into the next one, so that a
+// slow writer's events are not held back and a fast one's share their way to the disk. A bad line ends it; what came
+// before is stored.
 func publishLines(ctx context.Context, t Transport, r *publishRequest) (*PublishReply, error) {
 	const op = "topics.publish"
-	in := bufio.NewReaderSize(r.Body, 256<<10)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	lines := make(chan schemas.Message, publishBatch) // one batch: what fits into the next publish
 	reply := &PublishReply{}
-	var msgs []schemas.Message
-	flush := func() error {
-		if len(msgs) == 0 {
-			return nil
+	done := make(chan error, 1)
+	go func() {
+		err := publishAll(ctx, t, lines, &reply.Published)
+		if err != nil {
+			stop(err)
 		}
-		if _, err := t.Publish(ctx, msgs); err != nil {
-			return err
-		}
-		reply.Published += len(msgs)
-		msgs = msgs[:0]
-		return nil
+		done <- err
+	}()
+	rerr := readLines(ctx, r, lines)
+	close(lines)
+	if err := <-done; err != nil {
+		return nil, err
 	}
+	if rerr != nil {
+		return nil, schemas.Errorf(schemas.Invalid, op, "%w (%d events before it are stored)", rerr, reply.Published)
+	}
+	return reply, nil
+}
+
+// readLines turns the body into messages until its end, a bad line, or the end of ctx.
+func readLines(ctx context.Context, r *publishRequest, to chan<- schemas.Message) error {
+	in := bufio.NewReaderSize(r.Body, 256<<10)
 	for n := 1; ; n++ {
 		line, err := in.ReadBytes('\n')
 		if len(line) > 1 {
 			m, perr := messageOf(r.Name, line)
 			if perr != nil {
-				return nil, schemas.Errorf(schemas.Invalid, op, "line %d (%d before it are stored): %w", n, reply.Published+len(msgs), errors.Join(perr, flush()))
+				return fmt.Errorf("line %d: %w", n, perr)
 			}
-			msgs = append(msgs, m)
-		}
-		if len(msgs) >= publishBatch || in.Buffered() == 0 || err != nil {
-			if perr := flush(); perr != nil {
-				return nil, perr
+			select {
+			case to <- m:
+			case <-ctx.Done():
+				return nil
 			}
 		}
-		if err == io.EOF {
-			return reply, nil
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
 		if err != nil {
-			return nil, schemas.Errorf(schemas.Invalid, op, "body: %w", err)
+			return fmt.Errorf("body: %w", err)
 		}
 	}
+}
+
+// publishAll publishes what is at hand, again and again, until the channel is closed.
+func publishAll(ctx context.Context, t Transport, from <-chan schemas.Message, published *int) error {
+	msgs := make([]schemas.Message, 0, publishBatch)
+	for m := range from {
+		msgs = append(msgs[:0], m)
+		for more := true; more && len(msgs) < publishBatch; {
+			select {
+			case m, ok := <-from:
+				if more = ok; ok {
+					msgs = append(msgs, m)
+				}
+			default:
+				more = false
+			}
+		}
+		if _, err := t.Publish(ctx, msgs); err != nil {
+			return err
+		}
+		*published += len(msgs)
+	}
+	return nil
 }
 
 func messageOf(topic string, line []byte) (schemas.Message, error) {

@@ -150,6 +150,9 @@ type ErrorBody struct {
 // ErrorAnswer writes e as an answer: its header with Leat-Error-Kind, and the JSON of ErrorBody.
 func ErrorAnswer(e *Error, requestID string) (Header, []byte) {
 	b := ErrorBody{Kind: e.Kind.String(), ID: e.ID, Message: e.Error(), Field: e.Field}
+	if e.Kind == Internal {
+		b.Message = e.Public()
+	}
 	if b.ID == "" {
 		b.ID = requestID
 	}

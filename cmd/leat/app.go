@@ -203,7 +203,7 @@ func (a *app) openPipelines(ctx context.Context) error {
 
 func (a *app) openGateway(ctx context.Context) (err error) {
 	a.gateway, err = gateway.New(a.cfg.HTTP, gateway.Deps{
-		Requester: doors{a.broker, a.client}, Models: a, Operations: a.operations(), Ready: a.ready,
+		Requester: doors{a.broker, a.client, a.control}, Models: a, Operations: a.operations(), Ready: a.ready,
 		Metrics:  promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}),
 		Counters: gateway.NewMetrics(a.metrics), Logger: a.log, Version: version,
 	})
@@ -449,15 +449,23 @@ func (a *app) topic(ctx context.Context, name string, in *pipeline.Input, out *p
 
 // doors asks a pipeline of this process in memory, any other over NATS.
 type doors struct {
-	near *memory.Broker
-	far  *nats.Client
+	near    *memory.Broker
+	far     *nats.Client
+	control *control.Control
 }
 
 func (d doors) Request(ctx context.Context, m *schemas.Message) (*schemas.Message, error) {
 	if d.near.Serves(m.Topic) {
 		return d.near.Request(ctx, m)
 	}
-	return d.far.Request(ctx, m)
+	r, err := d.far.Request(ctx, m)
+	if schemas.KindOf(err) != schemas.NotFound || err == nil {
+		return r, err
+	}
+	if _, cerr := d.control.Pipeline(ctx, m.Topic); cerr != nil {
+		return nil, cerr // it does not exist; the catalogue says what was probably meant
+	}
+	return nil, schemas.Errorf(schemas.Unavailable, "gateway", "pipeline %s exists, but no process serves it now", m.Topic)
 }
 
 // pins gives jobs the host's pipelines.

@@ -43,7 +43,7 @@ func (b *Broker) Request(ctx context.Context, m *schemas.Message) (*schemas.Mess
 		if err.Kind == schemas.NotFound {
 			return nil, err
 		}
-		h, body := connectors.ErrorAnswer(err)
+		h, body := schemas.ErrorAnswer(err, m.Header.Get(schemas.HeaderRequestID))
 		return &schemas.Message{Topic: m.Topic, Key: m.Key, Header: h, Payload: body}, nil
 	}
 	select {
@@ -188,7 +188,7 @@ func (s *scoreSource) Close(ctx context.Context) error {
 			if s.b.offer(d) == nil {
 				continue
 			}
-			h, body := connectors.ErrorAnswer(schemas.Errorf(schemas.Unavailable, "memory.Close", "pipeline %s is shutting down, try again", s.pipeline))
+			h, body := schemas.ErrorAnswer(schemas.Errorf(schemas.Unavailable, "memory.Close", "pipeline %s is shutting down, try again", s.pipeline), d.Header.Get(schemas.HeaderRequestID))
 			if err := s.b.Respond(ctx, []connectors.Response{{To: d.ReplyTo, Header: h, Payload: body}}); err != nil {
 				return err
 			}

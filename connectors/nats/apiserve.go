@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/api"
 )
@@ -91,8 +90,8 @@ func (c *Client) operate(table map[string]*api.Operation, m *nats.Msg) {
 			c.log.Error("operation failed", "operation", name, "id", e.ID, "error", err)
 		}
 		var h schemas.Header
-		h, answer.Data = connectors.ErrorAnswer(&e)
-		answer.Header = nats.Header(h)
+		h, answer.Data = schemas.ErrorAnswer(&e, "")
+		answer.Header = nats.Header(serviceError(h, e.Kind.String()))
 	}
 	if err := m.RespondMsg(answer); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		c.log.Warn("cannot answer", "operation", name, "error", err)

@@ -88,13 +88,17 @@ func Dial(ctx context.Context, c Config, log *slog.Logger) (*Client, error) {
 	return cl, nil
 }
 
+// inProcess is the address of connections that never leave the process, and so need no TLS: the server's own address
+// would ask for it.
+const inProcess = "nats://in-process"
+
 func (c *Client) connect(ctx context.Context) error {
 	const op = "nats.Dial"
 	leat, front := c.cfg.Credentials, c.cfg.Front
 	url, frontURL := c.cfg.URL, c.cfg.FrontURL
 	if c.cfg.Server != nil {
 		leat, front = c.cfg.Server.Credentials()
-		url, frontURL = c.cfg.Server.URL(), c.cfg.Server.URL()
+		url, frontURL = inProcess, inProcess
 	} else if frontURL == "" {
 		frontURL, front = url, leat
 	}

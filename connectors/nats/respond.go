@@ -41,8 +41,8 @@ func (c *Client) respondOne(r *connectors.Response) error {
 		m.Header = nats.Header(serviceError(r.Header, k))
 	}
 	if n, limit := len(r.Payload)+headerSize(m.Header), c.MaxPayload(); n > limit {
-		h, body := connectors.ErrorAnswer(schemas.Errorf(schemas.Invalid, op, "the answer has %d bytes, the server takes at most %d: ask for fewer rows", n, limit))
-		m.Header, m.Data = nats.Header(h), body
+		h, body := schemas.ErrorAnswer(schemas.Errorf(schemas.Invalid, op, "the answer has %d bytes, the server takes at most %d: ask for fewer rows", n, limit), r.Header.Get(schemas.HeaderRequestID))
+		m.Header, m.Data = nats.Header(serviceError(h, schemas.Invalid.String())), body
 	}
 	return classify(op, "answer", nc.PublishMsg(&m))
 }

@@ -159,7 +159,7 @@ func (s *scoreSource) refuse(m *nats.Msg, e *schemas.Error) {
 	if d.ReplyTo == "" {
 		return // nobody waits
 	}
-	h, body := connectors.ErrorAnswer(e)
+	h, body := schemas.ErrorAnswer(e, d.Header.Get(schemas.HeaderRequestID))
 	if err := s.c.respondOne(&connectors.Response{To: d.ReplyTo, Header: h, Payload: body}); err != nil {
 		s.c.log.Warn("cannot refuse a request", "pipeline", s.pipeline, "error", err)
 	}
