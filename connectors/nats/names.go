@@ -47,16 +47,6 @@ func partitionOf(key string, partitions int) int {
 	return int(xxhash.Sum64String(key) % uint64(partitions))
 }
 
-// partitionOfSubject reads the partition at the end of a topic's subject, 0 if there is none.
-func partitionOfSubject(subject string) int32 {
-	i := strings.LastIndexByte(subject, '.')
-	p, err := strconv.ParseInt(subject[i+1:], 10, 32)
-	if err != nil || p < 0 {
-		return 0
-	}
-	return int32(p)
-}
-
 // keyName turns any key into one that NATS takes: as it is if it holds only letters, digits, '_', '-', '/' and inner
 // dots, else '=' and its base64url (SEMANTICS 1).
 func keyName(key string) string {

@@ -3,7 +3,6 @@ package onnx_test
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"testing"
 
@@ -90,18 +89,4 @@ func one(t testing.TB, s scorers.Scorer, in *schemas.Batch) *schemas.Batch {
 		t.Fatal(err)
 	}
 	return out
-}
-
-// overlay is a package's files with some replaced.
-type overlay struct {
-	fs.FS
-	files map[string][]byte
-}
-
-func (o overlay) Open(name string) (fs.File, error) {
-	b, ok := o.files[name]
-	if !ok {
-		return o.FS.Open(name)
-	}
-	return onnx.OneFile(name, b).Open(name)
 }
