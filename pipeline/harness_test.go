@@ -93,7 +93,6 @@ type process struct {
 	cancel  context.CancelFunc
 	stopped chan struct{}
 	runErr  error
-	grace   time.Duration
 	once    sync.Once
 }
 
@@ -142,11 +141,16 @@ func (g *gatedPublisher) set(f func(ctx context.Context, msgs []schemas.Message)
 }
 
 // start begins a process's life.
-func (w *world) start() *process {
+func (w *world) start() *process { return w.begin(20 * time.Second) }
+
+// startToDie begins the life of a process that does not drain.
+func (w *world) startToDie() *process { return w.begin(time.Millisecond) }
+
+func (w *world) begin(grace time.Duration) *process {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
 	p := &process{
-		w: w, model: newArithmetic(), cancel: cancel, stopped: make(chan struct{}), grace: 20 * time.Second,
+		w: w, model: newArithmetic(), cancel: cancel, stopped: make(chan struct{}),
 		changes: make(chan change), log: &gatedLog{}, out: &gatedPublisher{},
 	}
 	nc := leatnats.Default()
@@ -189,7 +193,7 @@ func (w *world) start() *process {
 			defer close(below)
 			_ = p.stream.Run(base)
 		}()
-		p.runErr = p.Host.Run(ctx, p.grace)
+		p.runErr = p.Host.Run(ctx, grace)
 		stop()
 		<-below
 		if poison != nil {
@@ -261,7 +265,6 @@ func (p *process) topic(ctx context.Context, name string, in *pipeline.Input, ou
 func (p *process) kill() {
 	p.once.Do(func() {
 		p.client.Close()
-		p.grace = time.Millisecond
 		p.cancel()
 		if p.Host != nil {
 			<-p.stopped
@@ -333,7 +336,7 @@ func (p *process) serve(name string, edit ...func(*pipeline.Spec)) *pipeline.Rev
 // eventually waits for a condition.
 func (w *world) eventually(what string, ok func() bool) {
 	w.Helper()
-	t := time.NewTicker(2 * time.Millisecond)
+	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
 	limit := time.NewTimer(30 * time.Second)
 	defer limit.Stop()
@@ -424,6 +427,19 @@ func (a answer) fails(t testing.TB, kind schemas.Kind) answer {
 		t.Fatalf("got %v %s, want %v", a.err, a.raw, kind)
 	}
 	return a
+}
+
+// appended waits until the lineage holds n records of a pipeline.
+func (p *process) appended(name string, n int) {
+	p.w.Helper()
+	last, have := uint64(0), 0
+	p.w.eventually(fmt.Sprintf("%d records of %s", n, name), func() bool {
+		st, err := p.logs.Online.Stats(p.w.Context())
+		if err == nil && st.Last != last { // a scan is a consumer of the server's: not in a tight loop
+			last, have = st.Last, len(p.records(lineage.Query{Pipeline: name}))
+		}
+		return have == n
+	})
 }
 
 // records returns the canonical records of a pipeline.

@@ -118,6 +118,7 @@ func (h *Host) change(ctx context.Context, name string, rev *Revision) {
 			return
 		}
 		p = newProcessor(ctx, h, name)
+		p.want(rev)
 		h.mu.procs[name] = p
 		before := h.mu.leaving[name]
 		h.group.Go(func() {
