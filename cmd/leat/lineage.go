@@ -41,7 +41,9 @@ func (l *lineageFilter) flags(e *env, cmd *cobra.Command) {
 	f.StringVar(&l.role, "role", "", "only this role: primary, shadow, member, stage or arm")
 	f.StringVar(&l.run, "run", "", "only records of this job; - for records that no job made")
 	f.StringVar(&l.since, "since", "", "recorded at or after: RFC 3339, or so long ago, such as 2h")
-	f.StringVar(&l.until, "until", "", "recorded before: RFC 3339, or so long ago")
+	if cmd.Name() != "tail" { // which has no end
+		f.StringVar(&l.until, "until", "", "recorded before: RFC 3339, or so long ago")
+	}
 	f.BoolVar(&l.all, "all", false, "repeats of a record too")
 	_ = cmd.RegisterFlagCompletionFunc("pipeline", func(cmd *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) {
 		return e.completePipelines(cmd, nil, s)
@@ -75,7 +77,7 @@ func lineageTail(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "tail", Short: "Follow records as they are made", Args: cobra.NoArgs,
 		Long: `Print a line for each record as it is made, until Ctrl-C. With --since, begin with
-the records since then; with --until, end there. With --json, one JSON object a line.`,
+the records since then. With --json, one JSON object a line.`,
 		Example: `  leat lineage tail
   leat lineage tail --pipeline flight-delay --status error
   leat lineage tail --since 10m --json | jq .output`,
