@@ -89,6 +89,8 @@ type process struct {
 	log    *gatedLog // what records are appended to
 	out    *gatedPublisher
 
+	sources func(connectors.Source) connectors.Source // wraps what is opened online, if not nil
+
 	changes chan change
 	cancel  context.CancelFunc
 	stopped chan struct{}
@@ -240,6 +242,9 @@ func (p *process) online(ctx context.Context, name string) ([]pipeline.Binding, 
 		return nil, err
 	}
 	near, err := p.broker.Serve(ctx, name, "primary")
+	if p.sources != nil {
+		near = p.sources(near)
+	}
 	return []pipeline.Binding{
 		{Via: "nats", Source: far, Responder: p.client},
 		{Via: "http", Source: near, Responder: p.broker, Trusted: true},

@@ -73,6 +73,12 @@ func (a *arithmetic) open() map[string]int {
 	return open
 }
 
+func (a *arithmetic) loadCount() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.loads
+}
+
 func (a *arithmetic) failLoads(ref string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -26,7 +26,9 @@ type work struct {
 	accept  []*connectors.Delivery
 	reject  []rejection
 	held    []held
-	buf     []byte // what the answers are encoded in
+	buf     []byte         // what the answers are encoded in
+	about   schemas.Answer // scratch of answer
+	values  []string       // where header values lie that differ by answer; handed out with the answers
 }
 
 type rejection struct {
@@ -99,6 +101,7 @@ func (dr *door) scored(r *run, items []item) {
 		e = dr.p.host.public(r.err, dr.p.name)
 	}
 	failed := 0
+	w.values = make([]string, 0, len(items))
 	for i := range items {
 		it := &items[i]
 		w.hold(it)
@@ -191,13 +194,14 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 	case replies || dr.Output != nil:
 		h := make(schemas.Header, 4)
 		at := len(w.buf)
-		a := schemas.Answer{RequestID: it.id, Model: by.name, Version: by.version, Errs: it.bad}
-		b, err := it.enc.EncodeRows(w.buf, h, out, from, to, &a)
+		w.about = schemas.Answer{RequestID: it.id, Model: by.name, Version: by.version, Errs: it.bad}
+		b, err := it.enc.EncodeRows(w.buf, h, out, from, to, &w.about)
 		if err != nil {
 			return err
 		}
 		w.buf = b
-		h[schemas.HeaderRequestID] = []string{it.id}
+		w.values = append(w.values, it.id)
+		h[schemas.HeaderRequestID] = w.values[len(w.values)-1 : len(w.values) : len(w.values)]
 		h[schemas.HeaderModel] = by.label
 		payload := w.buf[at:len(w.buf):len(w.buf)]
 		if replies {
