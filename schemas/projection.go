@@ -57,7 +57,7 @@ func NewProjection(from *arrow.Schema, to *Schema) (*Projection, error) {
 		missing = append(missing, lacks...)
 	}
 	if len(missing) > 0 {
-		return nil, Errorf(Invalid, op, "%s missing: %s; the columns are: %s", plural(len(missing), "column"),
+		return nil, FieldErrorf(Invalid, op, missing[0], "%s missing: %s; the columns are: %s", plural(len(missing), "column"),
 			list(missing), list(arrowNames(from)))
 	}
 	for i := range p.cols {

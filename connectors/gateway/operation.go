@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -50,7 +51,7 @@ func (s *Server) operationBody(w http.ResponseWriter, r *http.Request, kind stri
 		limit = s.config.MaxUpload
 	}
 	if r.ContentLength > limit {
-		return nil, tooLarge("more than the limit of", limit)
+		return nil, tooLarge("more than "+strconv.FormatInt(limit, 10), limit)
 	}
 	if v := r.Header.Get("Content-Encoding"); v != "" && v != "identity" {
 		return nil, schemas.FieldErrorf(schemas.Invalid, "gateway.body", "Content-Encoding", "%.40q: operations take bodies as they are", v)
@@ -69,7 +70,7 @@ func (s *Server) operationBody(w http.ResponseWriter, r *http.Request, kind stri
 func sized(err error, limit int64) error {
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
-		return tooLarge("more than the limit of", limit)
+		return tooLarge("more than "+strconv.FormatInt(limit, 10), limit)
 	}
 	return err
 }

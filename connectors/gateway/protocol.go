@@ -102,7 +102,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, c *call) int {
 	if err := checkModel(name, version); err != nil {
 		return s.fail(w, r, c, err)
 	}
-	sc := scoring{topic: name, contentType: oipJSON}
+	sc := scoring{topic: name, contentType: oipJSON, idInBody: true}
 	if r.Header[oip.HeaderLength] != nil {
 		sc.contentType = oipBinary
 	}

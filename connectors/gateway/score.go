@@ -15,6 +15,7 @@ type scoring struct {
 	topic       string
 	contentType []string
 	model       string // name@version; "": the active one
+	idInBody    bool   // the body may name the request: no id is made here before it was read
 }
 
 // passed are the request headers that go on, and answered those of the answer that come back; others stay here. The
@@ -90,7 +91,9 @@ func (s *Server) header(r *http.Request, c *call, sc *scoring, now time.Time) (s
 	if sc.contentType != nil {
 		h[schemas.HeaderContentType] = sc.contentType
 	}
-	set(0, schemas.HeaderRequestID, c.requestID())
+	if c.id != "" || !sc.idInBody {
+		set(0, schemas.HeaderRequestID, c.requestID())
+	}
 	if c.principal != "" {
 		set(1, schemas.HeaderPrincipal, c.principal)
 	}

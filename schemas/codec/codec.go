@@ -19,6 +19,7 @@ const Accepted = "application/json (native, or Open Inference Protocol), applica
 // not allocate.
 func For(m *schemas.Message) (schemas.Codec, error) {
 	ct := m.Header.Get(schemas.HeaderContentType)
+	none := ct == ""
 	if i := strings.IndexByte(ct, ';'); i >= 0 {
 		ct = ct[:i]
 	}
@@ -27,7 +28,7 @@ func For(m *schemas.Message) (schemas.Codec, error) {
 	switch {
 	case ct == wire.ContentTypeBatch:
 		return wire.Codec{}, nil
-	case ct == "" || strings.EqualFold(ct, jsonrow.ContentType):
+	case none || strings.EqualFold(ct, jsonrow.ContentType):
 		if binary || sniff(m.Payload) {
 			return oip.Codec{}, nil
 		}
@@ -42,7 +43,7 @@ func For(m *schemas.Message) (schemas.Codec, error) {
 		return nil, schemas.FieldErrorf(schemas.Invalid, "codec.For", schemas.HeaderContentType,
 			"%s needs the header %s", oip.ContentTypeBinary, oip.HeaderLength)
 	}
-	return nil, schemas.FieldErrorf(schemas.Invalid, "codec.For", schemas.HeaderContentType, "%.60q is not taken; accepted are: %s", ct, Accepted)
+	return nil, schemas.FieldErrorf(schemas.Invalid, "codec.For", schemas.HeaderContentType, "%.60q is not taken; accepted are: %s", m.Header.Get(schemas.HeaderContentType), Accepted)
 }
 
 // sniff reports whether a JSON document is of the Open Inference Protocol. What it cannot read is left to the native
