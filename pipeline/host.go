@@ -20,6 +20,7 @@ import (
 // Config of a Host.
 type Config struct {
 	AppendTimeout time.Duration `yaml:"append_timeout"` // of one append to the lineage, for those who wait for an answer
+	Cores         int           `yaml:"cores"`          // runs of one model in flight at most; 0: as many as Go uses threads
 }
 
 // DefaultConfig returns what suits most.
@@ -29,6 +30,9 @@ func DefaultConfig() Config { return Config{AppendTimeout: 10 * time.Second} }
 func (c Config) Validate() error {
 	if c.AppendTimeout <= 0 {
 		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.append_timeout", "want a positive duration")
+	}
+	if c.Cores < 0 || c.Cores > 1024 {
+		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.cores", "%d: want 0 to 1024", c.Cores)
 	}
 	return nil
 }
@@ -82,7 +86,7 @@ func NewHost(c Config, d Deps) (*Host, error) {
 		d.Metrics = NewMetrics(nil)
 	}
 	h := &Host{Config: c, Deps: d, m: d.Metrics}
-	h.models = newModels(d.Store, d.Loaders, d.Poison, d.Metrics)
+	h.models = newModels(d.Store, d.Loaders, c.Cores, d.Poison, d.Metrics)
 	h.full = func(bool) bool { return false }
 	if l, ok := d.Lineage.(interface{ Full(jobs bool) bool }); ok {
 		h.full = l.Full

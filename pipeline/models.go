@@ -37,8 +37,11 @@ type model struct {
 	err   error         // why it failed; read after ready
 }
 
-func newModels(store scorers.Store, loaders []scorers.Loader, p *Poison, m *Metrics) *models {
-	ms := &models{store: store, loaders: map[string]scorers.Loader{}, lanes: newLanes(runtime.GOMAXPROCS(0)), poison: p, m: m}
+func newModels(store scorers.Store, loaders []scorers.Loader, cores int, p *Poison, m *Metrics) *models {
+	if cores == 0 {
+		cores = runtime.GOMAXPROCS(0)
+	}
+	ms := &models{store: store, loaders: map[string]scorers.Loader{}, lanes: newLanes(cores), poison: p, m: m}
 	for _, l := range loaders {
 		ms.loaders[l.Runtime()] = l
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,7 +142,7 @@ func (a *app) openModels(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	loader, err := onnx.New(a.cfg.ONNX, nil, onnx.NewMetrics(a.metrics))
+	loader, err := onnx.New(a.cfg.ONNX, scorers.NewSlots(cmp.Or(a.cfg.ONNX.Parallel, a.cfg.Pipeline.Cores)), onnx.NewMetrics(a.metrics))
 	if err != nil {
 		return err
 	}

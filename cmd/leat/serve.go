@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -157,6 +158,12 @@ func (e *env) serve(ctx context.Context, cfg Config, f *serveFlags) error {
 		return &exitError{exitUsage, fmt.Errorf("--log %q: want debug, info, warn or error", f.level)}
 	}
 	log := slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level}))
+	if cfg.Pipeline.Cores == 0 {
+		cfg.Pipeline.Cores = runtime.GOMAXPROCS(0)
+	}
+	// Go's scheduler knows no priorities: with as many threads as cores, a request's goroutines queue behind those of a
+	// job. With more, the system's scheduler wakes them at once. Models still run on no more than the cores.
+	runtime.GOMAXPROCS(2 * cfg.Pipeline.Cores)
 	a, err := newApp(ctx, cfg, log)
 	if err != nil {
 		return err

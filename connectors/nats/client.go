@@ -18,8 +18,8 @@ import (
 )
 
 // Client is everything that Leat does over NATS, on three connections: front (the account of users: requests, answers,
-// operations), core (appends, KV, publishes) and data (what is read in bulk), so that a replay at full speed waits for
-// nobody's append. It is safe for concurrent use, and reconnects for ever.
+// operations), core (appends, KV, publishes) and data (what is read in bulk, queues and large appends), so that a replay at full speed
+// holds up nobody's append. It is safe for concurrent use, and reconnects for ever.
 type Client struct {
 	cfg   Config
 	log   *slog.Logger

@@ -18,7 +18,7 @@ import (
 func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas.Position, error) {
 	const op = "nats.Publish"
 	out := make([]schemas.Position, len(msgs))
-	w := newWindow(c, op, len(msgs))
+	w := newWindow(c, c.core, op, len(msgs))
 	for i := range msgs {
 		m, p, err := c.topicMessage(ctx, op, &msgs[i])
 		if err != nil {
@@ -78,13 +78,14 @@ func (c *Client) stamped(op string, m *schemas.Message) (nats.Msg, error) {
 // window sends messages and collects their acknowledgements.
 type window struct {
 	c    *Client
+	nc   *nats.Conn
 	op   string
 	msgs []nats.Msg
 	seqs []uint64 // 0: not acknowledged yet
 }
 
-func newWindow(c *Client, op string, n int) *window {
-	return &window{c: c, op: op, msgs: make([]nats.Msg, n), seqs: make([]uint64, n)}
+func newWindow(c *Client, nc *nats.Conn, op string, n int) *window {
+	return &window{c: c, nc: nc, op: op, msgs: make([]nats.Msg, n), seqs: make([]uint64, n)}
 }
 
 // run goes through the messages in rounds: a round sends what is not acknowledged, in order, and ends early when the
@@ -92,7 +93,7 @@ func newWindow(c *Client, op string, n int) *window {
 func (w *window) run(ctx context.Context) error {
 	inbox := nats.NewInbox()
 	acks := make(chan *nats.Msg, w.c.cfg.Window+16)
-	sub, err := w.c.core.ChanSubscribe(inbox+".*", acks)
+	sub, err := w.nc.ChanSubscribe(inbox+".*", acks)
 	if err != nil {
 		return classify(w.op, "acknowledgements", err)
 	}
@@ -117,7 +118,7 @@ func (w *window) run(ctx context.Context) error {
 func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, round int) error {
 	var firstErr error
 	waiting := 0
-	epoch := w.c.core.Stats().Reconnects
+	epoch := w.nc.Stats().Reconnects
 	last := time.Now()
 	// take handles one answer, waiting for it if wait is set. false: nothing came in time, or the connection broke.
 	take := func(wait bool) bool {
@@ -163,7 +164,7 @@ func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, r
 		}
 		m := &w.msgs[i]
 		m.Reply = ackSubject(inbox, i, round)
-		if err := w.c.core.PublishMsg(m); err != nil {
+		if err := w.nc.PublishMsg(m); err != nil {
 			firstErr = err
 			break
 		}
@@ -193,7 +194,7 @@ func (w *window) await(ctx context.Context, acks chan *nats.Msg, epoch uint64, l
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if !w.c.core.IsConnected() || w.c.core.Stats().Reconnects != epoch || time.Since(last) > w.c.cfg.CallTimeout {
+			if !w.nc.IsConnected() || w.nc.Stats().Reconnects != epoch || time.Since(last) > w.c.cfg.CallTimeout {
 				return nil
 			}
 		}

@@ -17,12 +17,20 @@ type pubAck struct {
 	Error     *jetstream.APIError `json:"error"`
 }
 
+// largeAppend is the size from which an append takes the connection of bulk data: a megabyte of a job's records in front
+// of a request's append would hold it up for milliseconds.
+const largeAppend = 64 << 10
+
 // publishOnce stores one message and waits for the acknowledgement, at most CallTimeout. It asks once: the library's
 // own PublishMsg would repeat on "no responders" with its own pauses.
 func (c *Client) publishOnce(ctx context.Context, m *nats.Msg) (pubAck, error) {
 	ctx, cancel := c.call(ctx)
 	defer cancel()
-	r, err := c.core.RequestMsgWithContext(ctx, m)
+	nc := c.core
+	if len(m.Data) > largeAppend {
+		nc = c.data
+	}
+	r, err := nc.RequestMsgWithContext(ctx, m)
 	if err != nil {
 		return pubAck{}, err
 	}

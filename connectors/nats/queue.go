@@ -43,7 +43,7 @@ type queuePublisher struct{ c *Client }
 
 func (q queuePublisher) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas.Position, error) {
 	const op = "nats.QueuePublish"
-	w := newWindow(q.c, op, len(msgs))
+	w := newWindow(q.c, q.c.data, op, len(msgs))
 	for i := range msgs {
 		if err := schemas.CheckTopic(msgs[i].Topic); err != nil {
 			return nil, err
