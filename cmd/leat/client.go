@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +36,7 @@ type client struct {
 type clientFile struct {
 	Server string `yaml:"server"`
 	Token  string `yaml:"token"`
+	CA     string `yaml:"ca"`
 }
 
 // dial resolves the server's address: flag, environment, file, default. It opens no connection.
@@ -63,7 +66,29 @@ func (e *env) dial() (*client, error) {
 	if err != nil || u.Host == "" {
 		return nil, &exitError{exitUsage, fmt.Errorf("server address %q: want http://HOST:PORT", base)}
 	}
-	return &client{base: strings.TrimRight(base, "/"), token: first(e.token, os.Getenv("LEAT_TOKEN"), f.Token), http: &http.Client{}}, nil
+	c := &client{base: strings.TrimRight(base, "/"), token: first(e.token, os.Getenv("LEAT_TOKEN"), f.Token), http: &http.Client{}}
+	if ca := first(e.ca, os.Getenv("LEAT_CA"), f.CA); ca != "" {
+		if err := c.trust(ca); err != nil {
+			return nil, failed(err)
+		}
+	}
+	return c, nil
+}
+
+// trust takes certificates of a PEM file, and no others, as those that sign the server's.
+func (c *client) trust(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return fmt.Errorf("--ca %s: no PEM certificate in it", path)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	c.http.Transport = t
+	return nil
 }
 
 // call sends in as JSON (nil: no body) and reads the reply into out (nil: dropped).
@@ -123,6 +148,10 @@ func (c *client) send(ctx context.Context, method, path string, query url.Values
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		var cert *tls.CertificateVerificationError
+		if errors.As(err, &cert) {
+			err = fmt.Errorf("the certificate of %s is not trusted: name the one that signed it with --ca FILE (%w)", c.base, cert.Err)
 		}
 		return nil, failed(err)
 	}

@@ -31,8 +31,8 @@ Made by ` + "`make generate`" + ` from the commands themselves. ` + "`leat COMMA
 
 Every command but ` + "`serve`, `doctor`, `openapi`, `pipelines schema`, `completion` and `version`" + ` talks to a running
 server over its HTTP API. The server's address is, in this order: ` + "`--server`, `$LEAT_SERVER`" + `, the key ` + "`server`" + ` of the
-client file, ` + "`http://127.0.0.1:8080`" + `. A token is, in the same order: ` + "`--token`, `$LEAT_TOKEN`" + `, the key ` + "`token`" + `. The
-client file is ` + "`leat/client.yaml`" + ` in your configuration folder (` + "`~/.config`" + ` on Linux).
+client file, ` + "`http://127.0.0.1:8080`" + `. A token is, in the same order: ` + "`--token`, `$LEAT_TOKEN`" + `, the key ` + "`token`" + `;
+the certificate that signed the server's: ` + "`--ca`, `$LEAT_CA`" + `, the key ` + "`ca`" + `. The client file is ` + "`leat/client.yaml`" + ` in your configuration folder (` + "`~/.config`" + ` on Linux).
 
 Tables are for people and may change; ` + "`--json`" + ` is for programs. Colours and progress bars appear on a terminal
 only; ` + "`NO_COLOR`" + ` turns colours off.

@@ -35,6 +35,7 @@ type env struct {
 	json     bool
 	server   string
 	token    string
+	ca       string
 	color    bool
 }
 
@@ -99,6 +100,7 @@ bulk, and records every input and output before anybody sees the answer.`,
 	f.BoolVar(&e.json, "json", false, "print JSON instead of tables")
 	f.StringVar(&e.server, "server", "", "address of the server (default: $LEAT_SERVER, the client file, http://127.0.0.1:8080)")
 	f.StringVar(&e.token, "token", "", "bearer token (default: $LEAT_TOKEN, the client file)")
+	f.StringVar(&e.ca, "ca", "", "PEM file of the certificate that signed the server's (default: $LEAT_CA, the client file, the system's)")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "use", Title: "Use:"}, &cobra.Group{ID: "look", Title: "Look:"})
 	for _, c := range commands(e) {
 		root.AddCommand(c)

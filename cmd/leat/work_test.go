@@ -4,9 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -320,15 +328,44 @@ func TestLineageExport(t *testing.T) {
 	}
 }
 
+// certificate makes one for loopback that signs itself.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		file(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
+}
+
 func TestTokens(t *testing.T) {
 	const reads, admins = "a-token-that-may-only-read", "a-token-that-may-do-everything"
 	tokens := file(t, "tokens", reads+" read ann\n"+admins+" admin bob\n")
-	at, stop, err := start(filepath.Join(t.TempDir(), "data"), "--token-file", tokens)
+	cert, key := certificate(t)
+	at, stop, err := start(filepath.Join(t.TempDir(), "data"), "--token-file", tokens, "--tls-cert", cert, "--tls-key", key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
 	on := func(args ...string) result { return leat(append(args, "--server", at.HTTP)...) }
+	if r := on("models", "list", "--token", reads); r.code != 1 || !strings.Contains(r.err, "is not trusted: name the one that signed it with --ca FILE") {
+		t.Errorf("%+v", r)
+	}
+	if r := on("models", "list", "--ca", tokens); r.code != 1 || !strings.Contains(r.err, "no PEM certificate") {
+		t.Errorf("%+v", r)
+	}
+	t.Setenv("LEAT_CA", cert)
 	if r := on("models", "list"); r.code != 1 || !strings.Contains(r.err, "a token is asked for") {
 		t.Errorf("%+v", r)
 	}
@@ -340,13 +377,14 @@ func TestTokens(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv("LEAT_TOKEN", "")
+	t.Setenv("LEAT_CA", "")
 	// The client file holds what need not be said each time.
 	config := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", config)
 	if err := os.MkdirAll(filepath.Join(config, "leat"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(config, "leat", "client.yaml"), fmt.Appendf(nil, "server: %s\ntoken: %s\n", at.HTTP, admins), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(config, "leat", "client.yaml"), fmt.Appendf(nil, "server: %s\ntoken: %s\nca: %s\n", at.HTTP, admins, cert), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var out, errw bytes.Buffer
