@@ -1,5 +1,7 @@
 //go:build !race
 
+// The race detector makes sync.Pool forget at random, so allocations are counted without it.
+
 package pipeline
 
 import (

@@ -69,6 +69,7 @@ type item struct {
 	deadline time.Time // zero: none
 	received time.Time
 	size     int
+	admitted int            // rows that were admitted
 	from, to int            // its rows in the run
 	err      *schemas.Error // why it has no answer, once that is known
 	group    uint64         // durable: sequence of the group that it was received in
@@ -156,6 +157,13 @@ func (dr *door) waitForRoom(ctx context.Context) error {
 	return nil
 }
 
+// take counts an item as admitted, until gone.
+func (dr *door) take(it *item) {
+	it.admitted = it.to - it.from
+	dr.rows.Add(int64(it.admitted))
+	dr.bytes.Add(int64(it.size))
+}
+
 // gone gives back rows and bytes that were admitted.
 func (dr *door) gone(rows, bytes int) {
 	dr.rows.Add(-int64(rows))
@@ -181,8 +189,7 @@ func (dr *door) admit(ctx context.Context, r *run, rev *compiled, d *connectors.
 	it.to = r.in.Rows()
 	it.rev = rev
 	rev.refs.Add(1)
-	dr.rows.Add(int64(it.to - it.from))
-	dr.bytes.Add(int64(it.size))
+	dr.take(&it)
 	r.add(it)
 }
 
@@ -318,8 +325,7 @@ func (dr *door) admitElsewhere(ctx context.Context, rev *compiled, ref string, i
 		return err
 	}
 	it.rev = other
-	dr.rows.Add(int64(it.to))
-	dr.bytes.Add(int64(it.size))
+	dr.take(it)
 	r.add(*it)
 	if r := b.enqueue(r); r != nil {
 		b.run(ctx, r)

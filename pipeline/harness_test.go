@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,6 +54,12 @@ func (l *logBuffer) String() string {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldIn(t, t.TempDir())
+}
+
+// newWorldIn is newWorld over a folder that may hold an earlier one.
+func newWorldIn(t testing.TB, dir string) *world {
+	t.Helper()
 	w := &world{TB: t, logged: &logBuffer{}, lin: lineage.Default(), config: pipeline.DefaultConfig()}
 	w.log = slog.New(slog.NewTextHandler(w.logged, nil))
 	t.Cleanup(func() {
@@ -63,7 +70,7 @@ func newWorld(t testing.TB) *world {
 	w.lin.MaxBytes, w.lin.JobsMaxBytes, w.lin.RejectedMaxBytes = 64<<20, 4<<20, 1<<20
 	w.lin.WatchEvery = 20 * time.Millisecond
 	c := leatnats.DefaultServer()
-	c.Dir, c.Port, c.Sync, c.StoreLimit = t.TempDir(), 0, false, 4<<30
+	c.Dir, c.Port, c.Sync, c.StoreLimit = dir, 0, false, 4<<30
 	var err error
 	if w.server, err = leatnats.NewServer(c, nil); err != nil {
 		t.Fatal(err)
@@ -277,14 +284,18 @@ func (p *process) kill() {
 	})
 }
 
-// stop ends the process in good order.
+// stop ends the process in good order, which takes no grace period.
 func (p *process) stop() {
 	p.w.Helper()
 	p.once.Do(func() {
+		before := strings.Count(p.w.logged.String(), "grace period")
 		p.cancel()
 		<-p.stopped
 		p.client.Close()
 		p.w.must(p.runErr)
+		if strings.Count(p.w.logged.String(), "grace period") > before {
+			p.w.Error("it had to be given up")
+		}
 	})
 }
 

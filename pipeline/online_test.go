@@ -406,3 +406,25 @@ func TestAnswerTooLargeToRecord(t *testing.T) {
 		t.Errorf("its record: %+v, %v", rs, err)
 	}
 }
+
+// Two models of equal content share one loaded scorer; each is recorded and answered under its own name.
+func TestEqualModelsKeepTheirNames(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	p.model.same = map[string]string{"twin@1": "first@1"}
+	p.serve("first")
+	p.serve("twin")
+	for _, name := range []string{"first", "twin"} {
+		if got := p.ask(name, body(1)).wants(t, 1).header.Get(schemas.HeaderModel); got != name+"@1" {
+			t.Errorf("%s is answered by %s", name, got)
+		}
+		rs := p.records(lineage.Query{Pipeline: name})
+		if len(rs) != 1 || rs[0].Model != name {
+			t.Errorf("%s: %d records, of model %s", name, len(rs), rs[0].Model)
+		}
+	}
+	if n := p.model.loadCount(); n != 1 {
+		t.Errorf("%d loads of one artifact", n)
+	}
+	p.stop()
+}

@@ -146,9 +146,8 @@ func (dr *door) replay(r *run, rev *compiled, it *item, rec *recordedRows) error
 		return err
 	}
 	it.enc = nil
-	w.rows, w.bytes = n, it.size
-	dr.rows.Add(int64(n))
-	dr.bytes.Add(int64(it.size))
+	dr.take(it)
+	w.rows, w.bytes = it.admitted, it.size
 	dr.commit.resume(w)
 	return nil
 }

@@ -164,7 +164,7 @@ func (dr *door) reached(r *run, items []item) bool {
 
 // hold keeps what an item holds until the work is done.
 func (w *work) hold(it *item) {
-	w.rows += it.to - it.from
+	w.rows += it.admitted
 	w.bytes += it.size
 	w.held = append(w.held, held{it.rev, it.received})
 }
