@@ -195,15 +195,19 @@ func (tr *trial) settle(ld *load, l *life) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	left, err := filepath.Glob(filepath.Join(ld.dir, ".*.tmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	superseded := 0
 	for i := range truth.records {
 		if truth.records[i].Superseded {
 			superseded++
 		}
 	}
-	t.Logf("%d requests asked, %d replies seen, %d asked again, refused %v; %d events acknowledged, %d given up; %d outputs, %d dead letters, %d records (%d superseded); %d jobs of %d rows; drained in %.1f s (topic in %.1f s), judged in %.1f s",
+	t.Logf("%d requests asked, %d replies seen, %d asked again, refused %v; %d events acknowledged, %d given up; %d outputs, %d dead letters, %d records (%d superseded); %d jobs of %d rows, %d temporary files of killed jobs; drained in %.1f s (topic in %.1f s), judged in %.1f s",
 		tr.e.asked, len(tr.e.replies), tr.e.repeats, tr.e.refused, len(tr.e.events), tr.e.unsure, len(truth.outputs), len(truth.dead),
-		len(truth.records), superseded, len(jobs), rows, drain.Seconds(), topic.Seconds(), time.Since(begun).Seconds()-drain.Seconds())
+		len(truth.records), superseded, len(jobs), rows, len(left), drain.Seconds(), topic.Seconds(), time.Since(begun).Seconds()-drain.Seconds())
 }
 
 // String tells what is broken.

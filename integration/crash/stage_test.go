@@ -23,7 +23,8 @@ type life struct {
 }
 
 func newLife(ctx context.Context, s *child.Server) (*life, error) {
-	nc, err := nats.Connect(s.NATS, nats.NoReconnect(), nats.Timeout(5*time.Second))
+	nc, err := nats.Connect(s.NATS, nats.NoReconnect(), nats.Timeout(5*time.Second),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // a killed server's connection is told by its callers
 	if err != nil {
 		return nil, err
 	}
