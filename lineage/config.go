@@ -37,7 +37,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		MaxBytes: 4 << 30, JobsMaxBytes: 4 << 30, RejectedMaxBytes: 64 << 20, Replicas: 1,
-		TryTimeout: 10 * time.Second, WatchEvery: 10 * time.Second, WarnAt: 0.8,
+		TryTimeout: 2 * time.Second, WatchEvery: 10 * time.Second, WarnAt: 0.8,
 		RefusalsPerSecond: 10, RefusalsBurst: 50,
 		FoldBack: 10 * time.Minute, FoldRecords: 1 << 20,
 	}

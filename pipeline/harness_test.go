@@ -116,6 +116,7 @@ type gatedLog struct {
 	schemas.Log
 	gate  atomic.Pointer[func(payload []byte) error]
 	calls atomic.Int64
+	lose  atomic.Int64 // so many acknowledgements get lost
 }
 
 func (g *gatedLog) Append(ctx context.Context, subject, id string, payload []byte) (uint64, error) {
@@ -125,7 +126,12 @@ func (g *gatedLog) Append(ctx context.Context, subject, id string, payload []byt
 			return 0, err
 		}
 	}
-	return g.Log.Append(ctx, subject, id, payload)
+	seq, err := g.Log.Append(ctx, subject, id, payload)
+	if err == nil && g.lose.Add(-1) >= 0 {
+		<-ctx.Done()
+		return 0, schemas.Errorf(schemas.Unavailable, "test", "no acknowledgement: %w", ctx.Err())
+	}
+	return seq, err
 }
 
 func (g *gatedLog) set(f func(payload []byte) error) { g.gate.Store(&f) }

@@ -428,3 +428,24 @@ func TestEqualModelsKeepTheirNames(t *testing.T) {
 	}
 	p.stop()
 }
+
+// An append that was stored and whose acknowledgement got lost is repeated under the same id within the time that an
+// append has: the caller is answered, and there is one record.
+func TestLostAcknowledgementOfAnAppend(t *testing.T) {
+	if c, l := pipeline.DefaultConfig(), lineage.Default(); l.TryTimeout > c.AppendTimeout/2 {
+		t.Errorf("one try takes %v, and all of them %v: nothing is repeated", l.TryTimeout, c.AppendTimeout)
+	}
+	w := newWorld(t)
+	w.lin.TryTimeout = 20 * time.Millisecond
+	p := w.start()
+	p.serve("sums")
+	p.log.lose.Store(1)
+	p.ask("sums", body(3), schemas.HeaderRequestID, "once").wants(t, 3)
+	if n := p.log.calls.Load(); n < 2 {
+		t.Errorf("%d appends", n)
+	}
+	if rs := p.records(lineage.Query{Pipeline: "sums", All: true}); len(rs) != 1 || rs[0].RequestID != "once" {
+		t.Errorf("%d records", len(rs))
+	}
+	p.stop()
+}
