@@ -23,8 +23,8 @@ type lineageSource struct {
 	name string
 
 	last    schemas.SchemaID // of the columns that match was made for
-	match   []int
-	matched bool
+	match   []matched        // nil: they do not fit
+	decided bool
 }
 
 // lineageEnds fixes the range of the stream. Sequences of other pipelines lie between.
@@ -95,8 +95,8 @@ func (l *lineageSource) fill(ctx context.Context, r *rows) error {
 			r.bad = append(r.bad, b)
 			continue
 		}
-		for i, c := range l.match {
-			r.in.Column(i).AppendColumn(rec.Input.Column(c), rec.InputRow, rec.InputRow+1)
+		for i, m := range l.match {
+			m.append(r.in.Column(i), rec.Input, rec.InputRow)
 		}
 		r.in.Advance(1)
 		r.at = append(r.at, at)
@@ -110,8 +110,8 @@ func (l *lineageSource) unfit(rec *lineage.Record) string {
 	if rec.Input == nil {
 		return "the record holds no input"
 	}
-	if id := rec.Input.Schema().ID(); !l.matched || id != l.last {
-		l.last, l.matched = id, true
+	if id := rec.Input.Schema().ID(); !l.decided || id != l.last {
+		l.last, l.decided = id, true
 		l.match = matchColumns(rec.Input.Schema(), l.in)
 	}
 	if l.match == nil {
@@ -120,9 +120,13 @@ func (l *lineageSource) unfit(rec *lineage.Record) string {
 		}
 		return "the recorded columns are not those of the pipeline"
 	}
-	for i, c := range l.match {
-		if rec.Input.Column(c).IsNull(rec.InputRow) && !l.in.Field(i).Nullable {
-			return "column " + l.in.Field(i).Name + " is null"
+	for i, m := range l.match {
+		f := l.in.Field(i)
+		for _, p := range m {
+			c := rec.Input.Column(p.column)
+			if c.IsNull(rec.InputRow) && !(f.Nullable && (len(m) == 1 || f.Type.Float())) {
+				return "column " + c.Field().Name + " is null"
+			}
 		}
 	}
 	for _, names := range [][]string{rec.Masked, rec.Dropped} {
@@ -150,18 +154,77 @@ func wants(s *schemas.Schema, name string) bool {
 	return false
 }
 
-// matchColumns finds the columns of to in from, by name and type; nil if one is missing.
-func matchColumns(from, to *schemas.Schema) []int {
-	m := make([]int, to.Len())
-	for i := range m {
+// matched says where a column comes from: from one column as it is, or element by element.
+type matched []place
+
+// place is a column, or one element of it.
+type place struct {
+	column  int
+	element int // -1: the whole column
+}
+
+// append copies a row. A null among several elements is NaN there.
+func (m matched) append(dst *schemas.Column, from *schemas.Batch, row int) {
+	if m[0].element < 0 {
+		dst.AppendColumn(from.Column(m[0].column), row, row+1)
+		return
+	}
+	if len(m) == 1 && from.Column(m[0].column).IsNull(row) {
+		dst.AppendNull()
+		return
+	}
+	size := dst.Field().Type.Size()
+	if size == 0 {
+		for _, p := range m {
+			c := from.Column(p.column)
+			dst.AppendText(c.Text(row*c.Width() + p.element))
+		}
+		dst.EndRow()
+		return
+	}
+	out := dst.Extend(1)
+	for i, p := range m {
+		c := from.Column(p.column)
+		at := (row*c.Width() + p.element) * size
+		copy(out[i*size:(i+1)*size], c.Data()[at:at+size])
+	}
+}
+
+// matchColumns finds the columns of to in from, by name and type; nil if one is missing. As with files, a packed tensor
+// may come from single columns of its features' names, and a single column from a packed tensor that has it.
+func matchColumns(from, to *schemas.Schema) []matched {
+	single := map[string]place{}
+	for i, f := range from.Fields() {
+		if f.Width() == 1 {
+			single[f.Name] = place{i, 0}
+		}
+		for e, n := range f.Features {
+			single[n] = place{i, e}
+		}
+	}
+	ms := make([]matched, to.Len())
+	for i := range ms {
 		f := to.Field(i)
-		c := from.Index(f.Name)
-		if c < 0 || from.Field(c).Type != f.Type || from.Field(c).Width() != f.Width() {
+		if c := from.Index(f.Name); c >= 0 && from.Field(c).Type == f.Type && from.Field(c).Width() == f.Width() {
+			ms[i] = matched{{c, -1}}
+			continue
+		}
+		names := f.Features
+		if names == nil && f.Width() == 1 {
+			names = []string{f.Name}
+		}
+		for _, n := range names {
+			p, ok := single[n]
+			if !ok || from.Field(p.column).Type != f.Type {
+				return nil
+			}
+			ms[i] = append(ms[i], p)
+		}
+		if ms[i] == nil {
 			return nil
 		}
-		m[i] = c
 	}
-	return m
+	return ms
 }
 
 func (l *lineageSource) stream() string { return l.name }
