@@ -282,9 +282,6 @@ func safeScore(ctx context.Context, s scorers.Scorer, in, out *schemas.Batch) (e
 	return s.Score(ctx, in, out)
 }
 
-// errSuspects says that a run holds rows that were being run when a process died: each goes alone.
-var errSuspects = errors.New("suspects")
-
 // suspects reports whether an item of r may have ended a process: this one, as its marks tell, or another one whose
 // events come round to us.
 func (b *batcher) suspects(r *run) bool {

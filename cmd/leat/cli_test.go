@@ -98,7 +98,8 @@ func TestOffline(t *testing.T) {
 		t.Error("leat openapi and /openapi.json differ")
 	}
 	for _, generated := range []string{"openapi", "docs"} {
-		if once, again := ok(t, generated), ok(t, generated); once != again {
+		once := ok(t, generated)
+		if again := ok(t, generated); once != again {
 			t.Errorf("leat %s differs from run to run", generated)
 		}
 	}

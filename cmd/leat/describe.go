@@ -109,6 +109,9 @@ func (jobFiles) Open(ctx context.Context, path string, o bulk.FileOptions) (bulk
 }
 
 func (jobFiles) Create(path string, s *arrow.Schema) (bulk.FileWriter, error) {
+	if err := files.RemoveLeftovers(path); err != nil { // one job writes a file: what else lies there is of a dead process
+		return nil, err
+	}
 	return files.Create(path, s, files.WriterOptions{Overwrite: true})
 }
 

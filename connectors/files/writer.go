@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
 
@@ -97,12 +98,15 @@ func settleFormat(path string, o *WriterOptions) (err error) {
 	return err
 }
 
+// saltBytes makes the names of temporary files differ, so that no writer renames another's half file.
+const saltBytes = 6
+
 func (w *Writer) openTemp() error {
 	const op = "files.Create"
 	if err := w.free(); err != nil {
 		return err
 	}
-	var salt [6]byte
+	var salt [saltBytes]byte
 	_, _ = rand.Read(salt[:]) // never fails
 	w.tmp = filepath.Join(filepath.Dir(w.path), "."+filepath.Base(w.path)+"."+hex.EncodeToString(salt[:])+".tmp")
 	f, err := os.OpenFile(w.tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
@@ -245,4 +249,24 @@ func (w *Writer) Abort() {
 		_ = w.file.Close()
 		_ = os.Remove(w.tmp)
 	}
+}
+
+// RemoveLeftovers removes the temporary files that writers of path left behind when their processes died. A writer of
+// the same path that still lives cannot commit any more: call it only where one writer of a path is meant to live.
+func RemoveLeftovers(path string) error {
+	all, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return schemas.Errorf(schemas.Unavailable, "files.RemoveLeftovers", "%w", err)
+	}
+	prefix := "." + filepath.Base(path) + "."
+	for _, f := range all {
+		salt, ok := strings.CutPrefix(f.Name(), prefix)
+		if salt, ok2 := strings.CutSuffix(salt, ".tmp"); !ok || !ok2 || len(salt) != 2*saltBytes {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), f.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return schemas.Errorf(schemas.Unavailable, "files.RemoveLeftovers", "%w", err)
+		}
+	}
+	return nil
 }

@@ -199,6 +199,9 @@ func (tr *trial) settle(ld *load, l *life) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(left) > 0 {
+		t.Errorf("killed jobs left %d temporary files behind: %v", len(left), left)
+	}
 	superseded := 0
 	for i := range truth.records {
 		if truth.records[i].Superseded {

@@ -64,7 +64,6 @@ type evidence struct {
 	asked   int
 	events  []event
 	unsure  int // events that were given up without an acknowledgement
-	jobs    []string
 	repeats int // requests that were asked again under their id
 }
 
