@@ -276,6 +276,17 @@ func topicOnly(stream string) bool { return strings.HasPrefix(stream, streamTopi
 
 const notOpen = "not open to users: topics may be read by consumers whose names begin with " + userConsumer
 
+// plainName keeps out what JSON would write in another way than the subject does, such as bytes that are no UTF-8.
+func plainName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
 // userCreate rebuilds a request to make a consumer from what a user may ask for. t is stream[.name[.filter...]].
 func userCreate(t []string, body []byte) (m *nats.Msg, name string, err error) {
 	var r struct {
@@ -300,6 +311,8 @@ func userCreate(t []string, body []byte) (m *nats.Msg, name string, err error) {
 		return nil, "", err
 	}
 	switch in := &r.Config; {
+	case !plainName(name):
+		return nil, "", errors.New("consumer name: want letters, digits, '-' and '_' only")
 	case !strings.HasPrefix(name, userConsumer):
 		return nil, "", errors.New("consumer " + name + ": a user's consumer has a name that begins with " + userConsumer)
 	case in.DeliverSubject != "" || in.DeliverGroup != "" || in.FlowControl || in.IdleHeartbeat != 0:
