@@ -251,7 +251,7 @@ func prune(t *testing.T, b *bench) {
 	later := func() time.Time { return time.Now().Add(time.Minute) }
 	refuse := func(why string) {
 		t.Helper()
-		if _, err := k.Prune(t.Context(), later()); schemas.KindOf(err) != schemas.Invalid || !strings.Contains(err.Error(), "leat lineage export --until") {
+		if _, err := k.Prune(t.Context(), later()); schemas.KindOf(err) != schemas.Invalid || !strings.Contains(err.Error(), "leat lineage export FILE.parquet --until") {
 			t.Fatalf("%s: %v", why, err)
 		}
 		if n := len(scan(t, r, lineage.Query{})); n < 10 {
