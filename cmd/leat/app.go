@@ -294,6 +294,7 @@ func (a *app) run(ctx context.Context) error {
 	defer stop()
 	g.Go(func() error { return ended(a.control.Run(gctx)) })
 	g.Go(func() error { return a.sweep(gctx) })
+	g.Go(func() error { return giveBack(gctx) })
 	g.Go(func() error { return ended(a.jobs.Run(gctx)) })
 	g.Go(func() error { return a.gateway.Serve(gctx) })
 	g.Go(func() error { return a.host.Run(gctx, grace) })

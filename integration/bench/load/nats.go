@@ -200,10 +200,7 @@ func (c *NATSClient) Pipelined(ctx context.Context, subject string, payloads [][
 		return nil, err
 	}
 	defer end()
-	// A message to the inbox itself starts the loop, so that the callback alone touches it.
-	if err := c.nc.Publish(c.inbox+starting, nil); err != nil {
-		return nil, fmt.Errorf("load: start: %w", err)
-	}
+	r.start()
 	limit := time.NewTimer(l.Warmup + l.Duration + giveUp)
 	defer limit.Stop()
 	select {
@@ -219,10 +216,9 @@ func (c *NATSClient) Pipelined(ctx context.Context, subject string, payloads [][
 	return r.tally.close(), nil
 }
 
-const starting = "start"
-
-// pipelined is one loop; once started, only the inbox's callback touches it.
+// pipelined is one loop. The inbox's callback runs it; the mutex keeps it waiting until all slots have asked once.
 type pipelined struct {
+	mu       sync.Mutex
 	c        *NATSClient
 	subject  string
 	payloads [][]byte
@@ -237,14 +233,18 @@ type pipelined struct {
 	err      error
 }
 
-func (r *pipelined) take(m *nats.Msg) {
-	if r.err != nil {
-		return
+func (r *pipelined) start() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.asked {
+		r.ask(i, time.Now())
 	}
-	if m.Subject[len(r.c.inbox):] == starting {
-		for i := range r.asked {
-			r.ask(i, time.Now())
-		}
+}
+
+func (r *pipelined) take(m *nats.Msg) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
 		return
 	}
 	if i := r.c.slot(m, len(r.asked)); i >= 0 {
