@@ -26,6 +26,8 @@ type Pinned interface {
 	// ScoreBulk appends one row to out for each row of in, or none on error. It waits for its turn in the bulk lane.
 	ScoreBulk(ctx context.Context, in, out *schemas.Batch) error
 	Context(via, principal, run string) *lineage.Context
+	// Online reports whether there was interactive work within the last second.
+	Online() bool
 	// Environment decides the bits of its answers here.
 	Environment() pipeline.Environment
 	Close()
