@@ -332,7 +332,7 @@ func TestAuthentication(t *testing.T) {
 
 	for field, bad := range map[string]func(c *ServerConfig){
 		"nats.host": func(c *ServerConfig) { c.Host, c.Token = "0.0.0.0", "x" },
-		"nats.dir":  func(c *ServerConfig) { c.Dir = "" },
+		"data":      func(c *ServerConfig) { c.Dir = "" },
 		"nats.port": func(c *ServerConfig) { c.Port = 70000 },
 	} {
 		c := DefaultServer()

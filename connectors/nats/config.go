@@ -11,7 +11,7 @@ import (
 
 // ServerConfig describes the embedded server.
 type ServerConfig struct {
-	Dir  string `yaml:"dir"`  // where streams, KV and credentials live; made if absent
+	Dir  string `yaml:"-"`    // where streams, KV and credentials live; made if absent
 	Host string `yaml:"host"` // address to listen on
 	Port int    `yaml:"port"` // 0: a free one
 	// Sync makes the store sync each append before it is acknowledged. Without it an acknowledged message survives the
@@ -37,7 +37,7 @@ func (c *ServerConfig) Validate() error {
 	}
 	switch {
 	case c.Dir == "":
-		return fail("nats.dir", "needed: the folder that holds streams and models")
+		return fail("data", "needed: the folder that holds streams and models")
 	case c.Port < 0 || c.Port > 65535:
 		return fail("nats.port", "%d is not a port; 0 picks a free one", c.Port)
 	case c.MaxPayload < 64<<10 || c.MaxPayload > 64<<20:
