@@ -200,7 +200,7 @@ func (tr *trial) settle(ld *load, l *life) {
 		t.Fatal(err)
 	}
 	if len(left) > 0 {
-		t.Errorf("killed jobs left %d temporary files behind: %v", len(left), left)
+		tr.v.fault(ruleNoLeftovers, "%d files: %v", len(left), left)
 	}
 	superseded := 0
 	for i := range truth.records {

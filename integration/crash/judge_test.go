@@ -17,6 +17,7 @@ const (
 	ruleOrder           = "outputs keep the order of their key"
 	ruleBadEvent        = "an event that cannot be scored is in the dead letters and nowhere else"
 	ruleSameBits        = "the same row gives the same bits by every way in"
+	ruleNoLeftovers     = "killed jobs leave no temporary files behind"
 	ruleJobRows         = "a job's output is that of a job that nobody disturbed"
 	ruleJobRecorded     = "each row of a job has one canonical record with its output"
 	ruleExit            = "SIGTERM ends with exit status 0"
