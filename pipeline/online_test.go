@@ -319,7 +319,8 @@ func TestDeadlines(t *testing.T) {
 	wg.Go(func() { p.ask("hasty", body(8), schemas.HeaderRequestID, "late").fails(t, schemas.Expired) })
 	wg.Go(func() { p.ask("hasty", body(9), schemas.HeaderTimeout, "20s").wants(t, 9) })
 	w.eventually("both wait", func() bool { return p.Queued("hasty@1") == 2 })
-	time.Sleep(40 * time.Millisecond) // the deadline itself, in real time: the servers below live in it
+	queued := time.Now()
+	w.eventually("the deadline has passed", func() bool { return time.Since(queued) > 40*time.Millisecond })
 	close(gate)
 	wg.Wait()
 	if n := p.model.timesScored(8); n != 0 {
