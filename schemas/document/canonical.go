@@ -15,8 +15,8 @@ import (
 )
 
 // Canonical returns v's JSON in the canonical form of RFC 8785: keys sorted by their UTF-16 code units, numbers as
-// ECMAScript writes them, no spaces, no escape that is not needed. v is anything encoding/json takes. An integer that a
-// float64 cannot hold exactly is Invalid: two different values would get one form.
+// ECMAScript writes them, no spaces, no escape that is not needed. v is anything encoding/json takes. An integer past
+// 2^53 whose digits are not those of a float64 is Invalid: two different values would get one form.
 func Canonical(v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -93,8 +93,10 @@ func appendNumber(b []byte, text string) ([]byte, error) {
 	if err != nil {
 		return nil, schemas.Errorf(schemas.Invalid, "document.Canonical", "number %s is out of the range of a float64", clip(text))
 	}
-	if !strings.ContainsAny(text, ".eE") && math.Abs(f) >= 1<<53 {
-		return nil, schemas.Errorf(schemas.Invalid, "document.Canonical", "integer %s: a float64 holds whole numbers below 2^53 only", clip(text))
+	// Past 2^53 an integer passes only with the digits that the float64 itself is written with, so that the canonical
+	// form of 66e16 passes and no two integers share a form.
+	if !strings.ContainsAny(text, ".eE") && math.Abs(f) >= 1<<53 && text != strconv.FormatFloat(f, 'f', -1, 64) {
+		return nil, schemas.Errorf(schemas.Invalid, "document.Canonical", "integer %s: a float64 does not hold its digits (it holds every whole number below 2^53)", clip(text))
 	}
 	abs := math.Abs(f)
 	if abs == 0 {

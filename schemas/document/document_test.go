@@ -232,7 +232,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzCanonicalJSON(f *testing.F) {
-	for _, s := range []string{`{"b":1,"a":[1e21,-0,1.5e-7]}`, `"\ud83d\ude00\u0000"`, `[true,null]`} {
+	for _, s := range []string{`{"b":1,"a":[1e21,-0,1.5e-7]}`, `"\ud83d\ude00\u0000"`, `[true,null]`, `66616868e10`, `1152921504606847000`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
