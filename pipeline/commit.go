@@ -34,13 +34,16 @@ type committer struct {
 		open *unit
 		busy bool
 	}
-	spare *unit       // guarded by mu: the other one of two
-	row   lineage.Row // guarded by mu: scratch of record
+	kick  chan struct{} // capacity 1: something is open and the loop is at rest
+	stop  chan struct{} // closed by close
+	ended chan struct{} // closed when the loop has ended
+	spare *unit         // guarded by mu: the other one of two
+	row   lineage.Row   // guarded by mu: scratch of record
 
 	// followers publish and settle the units of a topic, one after the other, while later ones append. Two may wait:
 	// more would only hold memory, since the output stream is then slower than the lineage.
 	slots     chan struct{}
-	prev      chan struct{} // closed when the follower before has ended; touched by loop alone
+	prev      chan struct{} // closed when the follower before has ended; touched by the loop alone
 	followers sync.WaitGroup
 	broken    atomic.Bool // of a topic: something could not be written before the door closed
 }
@@ -52,11 +55,35 @@ type unit struct {
 }
 
 func newCommitter(ctx context.Context, p *processor, a lineage.Appender, timeout time.Duration) *committer {
-	c := &committer{p: p, appender: a, ctx: ctx, timeout: timeout, spare: &unit{}, slots: make(chan struct{}, 2), prev: make(chan struct{})}
+	c := &committer{
+		p: p, appender: a, ctx: ctx, timeout: timeout, spare: &unit{}, slots: make(chan struct{}, 2), prev: make(chan struct{}),
+		kick: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
 	close(c.prev)
 	c.mu.open = &unit{}
 	c.mu.Cond.L = &c.mu.Mutex
+	go c.run()
 	return c
+}
+
+// run commits whenever something is open. It is one goroutine for the committer's life: one for each commit would grow
+// its stack anew every time, a tenth of what a lone request costs.
+func (c *committer) run() {
+	defer close(c.ended)
+	for {
+		select {
+		case <-c.kick:
+			c.drain()
+		case <-c.stop:
+			return
+		}
+	}
+}
+
+// close ends the loop. What is added afterwards stays uncommitted; idle comes before it.
+func (c *committer) close() {
+	close(c.stop)
+	<-c.ended
 }
 
 // add puts scored items into the open unit and starts an append if none is in flight.
@@ -86,7 +113,7 @@ func (c *committer) put(w *work) {
 	c.mu.busy = true
 	c.mu.Unlock()
 	if start {
-		go c.loop() // ends when nothing is open; idle waits for it
+		c.kick <- struct{}{} // never blocks: the loop took the last one before it came to rest
 	}
 }
 
@@ -132,8 +159,8 @@ func (c *committer) ranges(recs *lineage.Records, ctx *lineage.Context, in *sche
 	return nil
 }
 
-// loop commits until nothing is open.
-func (c *committer) loop() {
+// drain commits until nothing is open.
+func (c *committer) drain() {
 	for {
 		c.mu.Lock()
 		u := c.mu.open

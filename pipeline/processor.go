@@ -305,6 +305,10 @@ func (ds *doors) close(ctx context.Context) error {
 	for _, d := range ds.open {
 		errs = append(errs, d.settle(ctx), d.Source.Close(ctx))
 	}
+	if ds.commit != nil {
+		ds.commit.close()
+		ds.commit = nil
+	}
 	ds.open = nil
 	return errors.Join(errs...)
 }

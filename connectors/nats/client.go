@@ -36,6 +36,8 @@ type Client struct {
 	standing    atomic.Pointer[context.Context] // ends with the next disconnect
 	endStanding atomic.Pointer[context.CancelFunc]
 
+	coreAskers, dataAskers askers
+
 	robin  atomic.Uint64 // partition of keyless messages
 	topics sync.Map      // topic -> int partitions
 	mu     struct {
