@@ -35,6 +35,47 @@ func CheckTopic(s string) error {
 	return nil
 }
 
+// The transports that a topic reference may name.
+const (
+	TransportNATS  = "nats"
+	TransportKafka = "kafka"
+)
+
+// TopicRef is a topic as users name it in pipelines, jobs and commands: NAME, on the server's usual transport, or
+// nats:NAME or kafka:NAME.
+type TopicRef struct {
+	Transport string // "": the server's usual one
+	Name      string
+}
+
+// ParseTopicRef reads a reference. A name after kafka: may be any that Kafka allows, since topics of others are read and
+// written too; every other name is as CheckTopic wants it.
+func ParseTopicRef(s string) (TopicRef, error) {
+	scheme, name, ok := strings.Cut(s, ":")
+	switch {
+	case !ok:
+		return TopicRef{Name: s}, CheckTopic(s)
+	case scheme == TransportNATS:
+		return TopicRef{scheme, name}, CheckTopic(name)
+	case scheme == TransportKafka:
+		return TopicRef{scheme, name}, CheckKafkaTopic(name)
+	}
+	return TopicRef{}, Errorf(Invalid, "schemas.ParseTopicRef", "topic %q: want NAME, nats:NAME or kafka:NAME", clip(s))
+}
+
+// CheckKafkaTopic returns an Invalid error unless Kafka takes s as a topic's name: [A-Za-z0-9._-]{1,249}, not . or ..
+func CheckKafkaTopic(s string) error {
+	ok := len(s) > 0 && len(s) <= 249 && s != "." && s != ".."
+	for i := 0; ok && i < len(s); i++ {
+		c := s[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
+	}
+	if !ok {
+		return Errorf(Invalid, "schemas.CheckKafkaTopic", "Kafka topic %q: want 1 to 249 of letters, digits, '.', '_' and '-'", clip(s))
+	}
+	return nil
+}
+
 // ModelRef names a version of a model, as callers write it: "fraud@3", "fraud@champion"; "fraud" means "@champion".
 type ModelRef struct {
 	Name    string

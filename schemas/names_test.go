@@ -212,3 +212,31 @@ func TestErrors(t *testing.T) {
 		t.Errorf("an internal error shows %q", got)
 	}
 }
+
+func TestParseTopicRef(t *testing.T) {
+	for _, c := range []struct {
+		in, transport, name string
+		ok                  bool
+	}{
+		{"flights.departures", "", "flights.departures", true},
+		{"nats:flights", "nats", "flights", true},
+		{"kafka:Orders_v2", "kafka", "Orders_v2", true},
+		{"kafka:flights.departures", "kafka", "flights.departures", true},
+		{"Orders_v2", "", "", false},
+		{"nats:Orders_v2", "", "", false},
+		{"kafka:", "", "", false},
+		{"kafka:..", "", "", false},
+		{"kafka:a b", "", "", false},
+		{"kafka:a:b", "", "", false},
+		{"rabbit:a", "", "", false},
+		{"", "", "", false},
+	} {
+		r, err := schemas.ParseTopicRef(c.in)
+		if (err == nil) != c.ok || c.ok && (r.Transport != c.transport || r.Name != c.name) {
+			t.Errorf("ParseTopicRef(%q) = %+v, %v", c.in, r, err)
+		}
+		if err != nil && schemas.KindOf(err) != schemas.Invalid {
+			t.Errorf("ParseTopicRef(%q): kind %v", c.in, schemas.KindOf(err))
+		}
+	}
+}

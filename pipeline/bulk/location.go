@@ -22,7 +22,7 @@ const (
 // location is a parsed From or To.
 type location struct {
 	kind  locationKind
-	name  string // path, topic or pipeline
+	name  string // path, topic reference or pipeline
 	start connectors.Start
 }
 
@@ -71,7 +71,7 @@ func parseLocation(field, s string) (location, error) {
 	}
 	name, at, has := strings.Cut(rest, "@")
 	l.name = name
-	check := schemas.CheckTopic(name)
+	_, check := schemas.ParseTopicRef(name)
 	if l.kind == lineageLocation {
 		check = schemas.CheckName("pipeline", name)
 	}
