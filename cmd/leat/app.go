@@ -45,6 +45,7 @@ type app struct {
 	lock     *os.File
 	server   *nats.Server // nil: external
 	client   *nats.Client
+	topics   *transports // where topics live
 	broker   *memory.Broker
 	registry *registry.Registry
 	control  *control.Control
@@ -108,6 +109,7 @@ func (a *app) openNATS(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	a.topics = &transports{usual: schemas.TransportNATS, by: map[string]connectors.Transport{schemas.TransportNATS: a.client}}
 	a.broker, err = memory.New(memory.Default())
 	return err
 }
@@ -196,7 +198,7 @@ func (a *app) openPipelines(ctx context.Context) error {
 	}
 	a.jobs, err = bulk.New(a.cfg.Jobs, bulk.Deps{
 		Jobs: kv, Logs: a.client, Queues: a.client, Pipelines: pins{a.host}, Lineage: a.stream, Records: a.reader,
-		Fill: a.lineageFill, Replayer: a.client, Topics: a.client, Publisher: a.client, Files: jobFiles{},
+		Fill: a.lineageFill, Replayer: a.topics, Topics: a.topics, Publisher: a.topics, Files: jobFiles{},
 		Codec: codec.For, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
 	})
 	return err
@@ -221,7 +223,7 @@ func (a *app) operations() []api.Operation {
 	ops = append(ops, a.loading(a.control.Operations())...)
 	ops = append(ops, a.jobs.Operations()...)
 	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
-	ops = append(ops, connectors.Operations(a.client, a.topicUses)...)
+	ops = append(ops, connectors.Operations(a.topics, a.topicUses)...)
 	return ops
 }
 
@@ -433,19 +435,19 @@ func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, erro
 func (a *app) topic(ctx context.Context, name string, in *pipeline.Input, out *pipeline.Output) (b pipeline.Binding, err error) {
 	b = pipeline.Binding{Via: "topic", Durable: true}
 	if out != nil {
-		if err := a.client.EnsureTopic(ctx, out.Topic, 0); err != nil {
+		if err := a.topics.EnsureTopic(ctx, out.Topic, 0); err != nil {
 			return b, err
 		}
-		b.Output, b.OutputTo = a.client, out.Topic
+		b.Output, b.OutputTo = a.topics, out.Topic
 	}
 	if in.Stream != "" {
 		b.Source, err = a.client.SubscribeStream(ctx, in.Stream, in.Subject, name)
 		return b, err
 	}
-	if err := a.client.EnsureTopic(ctx, in.Topic, 0); err != nil {
+	if err := a.topics.EnsureTopic(ctx, in.Topic, 0); err != nil {
 		return b, err
 	}
-	b.Source, err = a.client.Subscribe(ctx, in.Topic, name)
+	b.Source, err = a.topics.Subscribe(ctx, in.Topic, name)
 	return b, err
 }
 

@@ -79,7 +79,7 @@ func (a *app) topicUses(ctx context.Context, topic string) ([]string, error) {
 	var by []string
 	for i := range revs {
 		s := &revs[i].Spec
-		if s.Input != nil && s.Input.Topic == topic || s.Output != nil && s.Output.Topic == topic {
+		if s.Input != nil && a.topics.same(s.Input.Topic, topic) || s.Output != nil && a.topics.same(s.Output.Topic, topic) {
 			by = append(by, "pipeline "+s.Name)
 		}
 	}
@@ -90,7 +90,11 @@ func (a *app) topicUses(ctx context.Context, topic string) ([]string, error) {
 	for i := range jobs.Jobs {
 		j := &jobs.Jobs[i]
 		from, _, _ := strings.Cut(j.From, "@")
-		if !j.Final() && (from == "topic:"+topic || j.To == "topic:"+topic) {
+		uses := func(place string) bool {
+			name, ok := strings.CutPrefix(place, "topic:")
+			return ok && a.topics.same(name, topic)
+		}
+		if !j.Final() && (uses(from) || uses(j.To)) {
 			by = append(by, "job "+j.ID)
 		}
 	}
