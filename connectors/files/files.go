@@ -112,7 +112,7 @@ type RowError struct {
 //
 // The columns of a record have only these types: bool, int8..64, uint8..64, float16/32/64, utf8, binary, timestamp
 // (nanoseconds, UTC) and fixed-size lists of them. Wider Arrow and Parquet types are brought to them: large strings,
-// dictionaries of strings, dates and other units of time.
+// dictionaries of strings, dates and other units of time. Text is UTF-8; what lies beneath a null means nothing.
 type Reader interface {
 	// Schema returns the columns that records have.
 	Schema() *arrow.Schema

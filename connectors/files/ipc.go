@@ -30,6 +30,7 @@ type ipcReader struct {
 	cur    arrow.Record // rows not given yet start at off
 	off    int64
 	pos    int64
+	past   int64 // rows of the file before the batch that comes next
 	ended  bool
 	err    error
 }
@@ -53,6 +54,7 @@ func openIPC(path string, src source, size int64, o *Options) (Reader, error) {
 		r.ipc.Release()
 		return nil, err
 	}
+	r.past = o.FromRow
 	// The frames passed over whole batches at the first read; what is left to skip lies in the next one.
 	if err := r.more(); err != nil && err != io.EOF {
 		r.ipc.Release()
@@ -120,9 +122,11 @@ func (r *ipcReader) more() error {
 		if rec.NumRows() == 0 {
 			continue
 		}
+		r.past -= r.frames.skip // of the first batch only: the rest lies in it
 		if r.cur, err = r.chosen(rec); err != nil {
 			return err
 		}
+		r.past += rec.NumRows()
 		return nil
 	}
 	return io.EOF
@@ -141,12 +145,12 @@ func (r *ipcReader) chosen(rec arrow.Record) (arrow.Record, error) {
 		err := checkData(c.Data())
 		if err == nil {
 			var n arrow.Array
-			if n, err = normal(r.mem, c); err == nil {
+			if n, err = normal(r.mem, c, r.past); err == nil {
 				cols = append(cols, n)
 			}
 		}
 		if err != nil {
-			return nil, schemas.FieldErrorf(schemas.Invalid, "files.Reader.Next", r.plan.schema.Field(i).Name, "%s from row %d: %w", r.path, r.pos, err)
+			return nil, schemas.FieldErrorf(schemas.Invalid, "files.Reader.Next", r.plan.schema.Field(i).Name, "%s from row %d: %w", r.path, r.past, err)
 		}
 	}
 	return array.NewRecord(r.plan.schema, cols, rec.NumRows()), nil

@@ -39,15 +39,18 @@ func normalType(t arrow.DataType) (arrow.DataType, bool) {
 }
 
 // normal brings a column of a file to its normal type and checks what the rest of the program will rely on: sane
-// offsets and UTF-8. It returns a new reference.
-func normal(mem memory.Allocator, a arrow.Array) (arrow.Array, error) {
+// offsets, and UTF-8 in every text that is not null. What lies beneath a null is not looked at: Arrow leaves it open, and
+// writers leave bytes there. first is the row of the file that a begins with, for errors. It returns a new reference.
+func normal(mem memory.Allocator, a arrow.Array, first int64) (arrow.Array, error) {
 	switch a := a.(type) {
 	case *array.String:
-		if err := checkText(a.Len(), a.Value, a.IsNull); err != nil {
-			return nil, err
+		if !validTexts(a, 0, a.Len()) {
+			if err := checkText(first, a.Len(), 1, a.Value, a.IsNull); err != nil {
+				return nil, err
+			}
 		}
 	case *array.LargeString:
-		return texts(mem, a.Len(), a.Value, a.IsNull)
+		return texts(mem, first, a.Len(), a.Value, a.IsNull)
 	case *array.LargeBinary:
 		b := array.NewBinaryBuilder(mem, arrow.BinaryTypes.Binary)
 		defer b.Release()
@@ -60,20 +63,23 @@ func normal(mem memory.Allocator, a arrow.Array) (arrow.Array, error) {
 		}
 		return b.NewBinaryArray(), nil
 	case *array.Dictionary:
-		return undictionary(mem, a)
+		return undictionary(mem, a, first)
 	case *array.Timestamp:
-		return nanoseconds(mem, a)
+		return nanoseconds(mem, a, first)
 	case *array.Date32:
-		return times(mem, a.Len(), a.IsNull, func(i int) int64 { return int64(a.Value(i)) }, 24*3600*1e9)
+		return times(mem, first, a.Len(), a.IsNull, func(i int) int64 { return int64(a.Value(i)) }, 24*3600*1e9)
 	case *array.Date64:
-		return times(mem, a.Len(), a.IsNull, func(i int) int64 { return int64(a.Value(i)) }, 1e6)
+		return times(mem, first, a.Len(), a.IsNull, func(i int) int64 { return int64(a.Value(i)) }, 1e6)
 	case *array.FixedSizeList:
 		w := int(a.DataType().(*arrow.FixedSizeListType).Len())
-		if a.ListValues().Len() < (a.Offset()+a.Len())*w {
+		from, to := a.Offset()*w, (a.Offset()+a.Len())*w
+		if a.ListValues().Len() < to {
 			return nil, schemas.Errorf(schemas.Invalid, "files.Reader", "a list has fewer elements than rows x %d", w)
 		}
-		if s, ok := a.ListValues().(*array.String); ok {
-			if err := checkText(s.Len(), s.Value, s.IsNull); err != nil {
+		if s, ok := a.ListValues().(*array.String); ok && !validTexts(s, from, to) {
+			value := func(e int) string { return s.Value(from + e) }
+			null := func(e int) bool { return a.IsNull(e/w) || s.IsNull(from+e) }
+			if err := checkText(first, a.Len(), w, value, null); err != nil {
 				return nil, err
 			}
 		}
@@ -82,17 +88,33 @@ func normal(mem memory.Allocator, a arrow.Array) (arrow.Array, error) {
 	return a, nil
 }
 
-func checkText(n int, value func(int) string, null func(int) bool) error {
-	for i := range n {
-		if !null(i) && !utf8.ValidString(value(i)) {
-			return schemas.Errorf(schemas.Invalid, "files.Reader", "row %d of the batch is not UTF-8", i)
+// validTexts reports whether elements [from, to), those beneath nulls too, are UTF-8, by one pass over their bytes: two
+// to six times as fast as a call for each. Of one that is false, checkText says which, and whether it counts.
+func validTexts(a *array.String, from, to int) bool {
+	if from >= to {
+		return true
+	}
+	d := a.Data()
+	var data []byte
+	if b := d.Buffers()[2]; b != nil {
+		data = b.Bytes()
+	}
+	offsets := arrow.Int32Traits.CastFromBytes(d.Buffers()[1].Bytes())
+	return schemas.CheckTexts(data, offsets[d.Offset()+from:d.Offset()+to+1], true)
+}
+
+// checkText checks n rows of w elements each, row first of the file the first of them.
+func checkText(first int64, n, w int, value func(int) string, null func(int) bool) error {
+	for e := range n * w {
+		if !null(e) && !utf8.ValidString(value(e)) {
+			return schemas.Errorf(schemas.Invalid, "files.Reader", "row %d is not UTF-8", first+int64(e/w))
 		}
 	}
 	return nil
 }
 
-func texts(mem memory.Allocator, n int, value func(int) string, null func(int) bool) (arrow.Array, error) {
-	if err := checkText(n, value, null); err != nil {
+func texts(mem memory.Allocator, first int64, n int, value func(int) string, null func(int) bool) (arrow.Array, error) {
+	if err := checkText(first, n, 1, value, null); err != nil {
 		return nil, err
 	}
 	b := array.NewStringBuilder(mem)
@@ -107,7 +129,7 @@ func texts(mem memory.Allocator, n int, value func(int) string, null func(int) b
 	return b.NewStringArray(), nil
 }
 
-func undictionary(mem memory.Allocator, a *array.Dictionary) (arrow.Array, error) {
+func undictionary(mem memory.Allocator, a *array.Dictionary, first int64) (arrow.Array, error) {
 	var value func(int) string
 	switch d := a.Dictionary().(type) {
 	case *array.String:
@@ -121,25 +143,25 @@ func undictionary(mem memory.Allocator, a *array.Dictionary) (arrow.Array, error
 	for i := range a.Len() {
 		if k := 0; !a.IsNull(i) {
 			if k = a.GetValueIndex(i); k < 0 || k >= size {
-				return nil, schemas.Errorf(schemas.Invalid, "files.Reader", "row %d of the batch points outside its dictionary", i)
+				return nil, schemas.Errorf(schemas.Invalid, "files.Reader", "row %d points outside its dictionary", first+int64(i))
 			}
 		}
 	}
 	null := func(i int) bool { return a.IsNull(i) || a.Dictionary().IsNull(a.GetValueIndex(i)) }
-	return texts(mem, a.Len(), func(i int) string { return value(a.GetValueIndex(i)) }, null)
+	return texts(mem, first, a.Len(), func(i int) string { return value(a.GetValueIndex(i)) }, null)
 }
 
-func nanoseconds(mem memory.Allocator, a *array.Timestamp) (arrow.Array, error) {
+func nanoseconds(mem memory.Allocator, a *array.Timestamp, first int64) (arrow.Array, error) {
 	t := a.DataType().(*arrow.TimestampType)
 	if arrow.TypeEqual(t, schemas.Timestamp.Arrow()) {
 		a.Retain()
 		return a, nil
 	}
 	scale := [...]int64{arrow.Second: 1e9, arrow.Millisecond: 1e6, arrow.Microsecond: 1e3, arrow.Nanosecond: 1}[t.Unit]
-	return times(mem, a.Len(), a.IsNull, func(i int) int64 { return int64(a.Value(i)) }, scale)
+	return times(mem, first, a.Len(), a.IsNull, func(i int) int64 { return int64(a.Value(i)) }, scale)
 }
 
-func times(mem memory.Allocator, n int, null func(int) bool, value func(int) int64, scale int64) (arrow.Array, error) {
+func times(mem memory.Allocator, first int64, n int, null func(int) bool, value func(int) int64, scale int64) (arrow.Array, error) {
 	b := array.NewTimestampBuilder(mem, schemas.Timestamp.Arrow().(*arrow.TimestampType))
 	defer b.Release()
 	for i := range n {
@@ -149,7 +171,7 @@ func times(mem memory.Allocator, n int, null func(int) bool, value func(int) int
 		}
 		v := value(i)
 		if v > math.MaxInt64/scale || v < math.MinInt64/scale {
-			return nil, schemas.Errorf(schemas.Invalid, "files.Reader", "row %d of the batch holds a time outside the years 1678 to 2262", i)
+			return nil, schemas.Errorf(schemas.Invalid, "files.Reader", "row %d holds a time outside the years 1678 to 2262", first+int64(i))
 		}
 		b.Append(arrow.Timestamp(v * scale))
 	}

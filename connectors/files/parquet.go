@@ -192,12 +192,12 @@ func (r *parquetReader) column(c chunkReader, t arrow.DataType, n int64) (arrow.
 		defer one.Release()
 	}
 	if l, ok := one.(*array.List); ok {
-		if one, err = tensorFromList(r.mem, l, t.(*arrow.FixedSizeListType)); err != nil {
+		if one, err = tensorFromList(r.mem, l, t.(*arrow.FixedSizeListType), r.pos); err != nil {
 			return nil, err
 		}
 		defer one.Release()
 	}
-	return normal(r.mem, one)
+	return normal(r.mem, one, r.pos)
 }
 
 func (r *parquetReader) release() {

@@ -119,8 +119,9 @@ func tensorType(width int, elem arrow.DataType) arrow.DataType {
 	return arrow.FixedSizeListOfField(int32(width), arrow.Field{Name: "item", Type: elem})
 }
 
-// tensorFromList checks that every list has t's length and no null element. Null rows get zeros beneath.
-func tensorFromList(mem memory.Allocator, a *array.List, t *arrow.FixedSizeListType) (arrow.Array, error) {
+// tensorFromList checks that every list has t's length and no null element. Null rows get zeros beneath. first is
+// the row of the file that a begins with.
+func tensorFromList(mem memory.Allocator, a *array.List, t *arrow.FixedSizeListType, first int64) (arrow.Array, error) {
 	const op = "files.Reader"
 	n, w := a.Len(), int64(t.Len())
 	offsets := a.Offsets()[a.Offset():]
@@ -131,7 +132,7 @@ func tensorFromList(mem memory.Allocator, a *array.List, t *arrow.FixedSizeListT
 		}
 		from, to := a.ValueOffsets(i)
 		if to-from != w || from < 0 || to > int64(values.Len()) {
-			return nil, schemas.Errorf(schemas.Invalid, op, "row %d of the batch has %d elements, want %d", i, to-from, w)
+			return nil, schemas.Errorf(schemas.Invalid, op, "row %d has %d elements, want %d", first+int64(i), to-from, w)
 		}
 	}
 	if values.NullN() > 0 {
