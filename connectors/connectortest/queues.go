@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/schemas"
@@ -87,16 +86,14 @@ func queues(t *testing.T, s Subject) {
 		must(t, err)
 		collect(t, ctx, src, n-1, accept(t, ctx))
 		must(t, src.Close(ctx))
-		for { // settled messages are gone, so that there is room again
+		// Settled messages are gone, so that there is room again. When that is so a queue does not say.
+		eventually(t, ctx, "room in the queue", func() bool {
 			_, err := pub.Publish(ctx, []schemas.Message{{Topic: "q", ID: "room", Payload: make([]byte, 4<<10)}})
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, schemas.ErrFull) || ctx.Err() != nil {
+			if err != nil && !errors.Is(err, schemas.ErrFull) {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Millisecond) // poll: the settlement is not waited for
-		}
+			return err == nil
+		})
 	})
 	t.Run("close hands back", func(t *testing.T) {
 		ctx := within(t)

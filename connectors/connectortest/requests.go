@@ -14,8 +14,10 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
+// echo answers with what was asked: the payload, and Leat-Parent in the answer's Leat-Revision. Both are headers that
+// every transport carries in its direction; a door may keep others back.
 func echo(d *connectors.Delivery) connectors.Response {
-	return connectors.Response{To: d.ReplyTo, Header: schemas.Header{"X-Echo": {d.Header.Get("X-Ask")}}, Payload: d.Payload}
+	return connectors.Response{To: d.ReplyTo, Header: schemas.Header{schemas.HeaderRevision: {d.Header.Get(schemas.HeaderParent)}}, Payload: d.Payload}
 }
 
 func requests(t *testing.T, s Subject) {
@@ -28,45 +30,9 @@ func requests(t *testing.T, s Subject) {
 			t.Errorf("NotFound took %v, want it at once", d)
 		}
 	})
-	t.Run("headers, topic and payload travel both ways", func(t *testing.T) {
-		ctx := within(t)
-		tr, _, _ := s.Open(t)
-		answering(t, ctx, tr, "echo", func(d *connectors.Delivery) connectors.Response {
-			if d.Topic != "echo" || !d.From.IsZero() || d.Attempt != 1 {
-				t.Errorf("delivery has topic %q, position %v, attempt %d", d.Topic, d.From, d.Attempt)
-			}
-			if err := d.Settler.Accept(ctx, []*connectors.Delivery{d}); err != nil {
-				t.Error(err)
-			}
-			if err := d.Settler.Retry(ctx, d, 0); !errors.Is(err, schemas.ErrUnsupported) {
-				t.Errorf("Retry of a request: %v, want ErrUnsupported", err)
-			}
-			return echo(d)
-		})
-		m := &schemas.Message{Topic: "echo", Payload: []byte("body"), Header: schemas.Header{"X-Ask": {"42"}}}
-		r, err := tr.Requester.Request(ctx, m)
-		must(t, err)
-		if string(r.Payload) != "body" || r.Header.Get("X-Echo") != "42" {
-			t.Fatalf("answer %q with %v", r.Payload, r.Header)
-		}
-		if m.Header.Get("X-Ask") != "42" || len(m.Header) != 1 {
-			t.Fatalf("the caller's message was changed: %v", m.Header)
-		}
-	})
-	t.Run("deadline", func(t *testing.T) {
-		ctx := within(t)
-		tr, _, _ := s.Open(t)
-		answering(t, ctx, tr, "silent", func(*connectors.Delivery) connectors.Response { return connectors.Response{} })
-		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-		defer cancel()
-		_, err := tr.Requester.Request(short, &schemas.Message{Topic: "silent"})
-		wantKind(t, err, schemas.Expired)
-		gone, cancel := context.WithCancel(ctx)
-		cancel()
-		if _, err := tr.Requester.Request(gone, &schemas.Message{Topic: "silent"}); err == nil {
-			t.Fatal("a request with a cancelled context was answered")
-		}
-	})
+	t.Run("headers, topic and payload travel both ways", func(t *testing.T) { bothWays(t, s) })
+	t.Run("error answers", func(t *testing.T) { errorAnswers(t, s) })
+	t.Run("deadline and cancel", func(t *testing.T) { deadlines(t, s) })
 	t.Run("each caller gets its own answer", func(t *testing.T) { ownAnswers(t, s) })
 	t.Run("members share", func(t *testing.T) { membersShare(t, s) })
 	t.Run("overloaded at once", func(t *testing.T) { overloaded(t, s) })
@@ -76,8 +42,8 @@ func requests(t *testing.T, s Subject) {
 		answering(t, ctx, tr, "echo", echo)
 		_, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: make([]byte, s.Max)})
 		wantKind(t, err, schemas.Invalid)
-		if !strings.Contains(err.Error(), fmt.Sprint(s.Max)) {
-			t.Errorf("%q does not name the size", err)
+		if !strings.Contains(err.Error(), fmt.Sprint(s.Max)) || !strings.Contains(err.Error(), "at most") {
+			t.Errorf("%q does not name the size and the limit", err)
 		}
 		_, err = tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: []byte("small")})
 		must(t, err)
@@ -97,6 +63,114 @@ func requests(t *testing.T, s Subject) {
 	})
 }
 
+func bothWays(t *testing.T, s Subject) {
+	ctx := within(t)
+	tr, _, _ := s.Open(t)
+	asked := schemas.Header{schemas.HeaderParent: {"42"}, schemas.HeaderKey: {"k"}, schemas.HeaderTrace: {"00-1-2-01"}}
+	answered := schemas.Header{schemas.HeaderContentType: {"text/plain"}, schemas.HeaderRevision: {"r"}, schemas.HeaderArm: {"a"}}
+	answering(t, ctx, tr, "echo", func(d *connectors.Delivery) connectors.Response {
+		if d.Topic != "echo" || d.Key != "k" || !d.From.IsZero() || d.Attempt != 1 {
+			t.Errorf("delivery has topic %q, key %q, position %v, attempt %d", d.Topic, d.Key, d.From, d.Attempt)
+		}
+		carries(t, d.Header, asked)
+		if err := d.Settler.Accept(ctx, []*connectors.Delivery{d}); err != nil {
+			t.Error(err)
+		}
+		if err := d.Settler.Retry(ctx, d, 0); !errors.Is(err, schemas.ErrUnsupported) {
+			t.Errorf("Retry of a request: %v, want ErrUnsupported", err)
+		}
+		return connectors.Response{To: d.ReplyTo, Header: answered.Clone(), Payload: append([]byte("got "), d.Payload...)}
+	})
+	m := &schemas.Message{Topic: "echo", Payload: []byte("body"), Header: asked.Clone()}
+	r, err := tr.Requester.Request(ctx, m)
+	must(t, err)
+	carries(t, r.Header, answered)
+	if string(r.Payload) != "got body" || r.Topic != "echo" {
+		t.Errorf("answer %q on topic %q", r.Payload, r.Topic)
+	}
+	if string(m.Payload) != "body" || len(m.Header) != len(asked) {
+		t.Errorf("the caller's message was changed: %s with %v", m.Payload, m.Header)
+	}
+	carries(t, m.Header, asked)
+}
+
+// carries checks that h has all of want; a transport may add headers of its own.
+func carries(t testing.TB, h, want schemas.Header) {
+	t.Helper()
+	for name := range want {
+		if h.Get(name) != want.Get(name) {
+			t.Errorf("header %s is %q, want %q, in %v", name, h.Get(name), want.Get(name), h)
+		}
+	}
+}
+
+// errorAnswers: what a runner says of a fault reaches the caller with kind, field, text and id, as a message.
+func errorAnswers(t *testing.T, s Subject) {
+	ctx := within(t)
+	tr, _, _ := s.Open(t)
+	answering(t, ctx, tr, "bad", func(d *connectors.Delivery) connectors.Response {
+		e := schemas.FieldErrorf(schemas.ParseKind(string(d.Payload)), "test", "rows[0].x", "it is wrong")
+		if e.Kind == schemas.Internal {
+			e.ID = "log-17"
+		}
+		h, body := schemas.ErrorAnswer(e, d.Header.Get(schemas.HeaderRequestID))
+		return connectors.Response{To: d.ReplyTo, Header: h, Payload: body}
+	})
+	for _, k := range []schemas.Kind{schemas.Invalid, schemas.Denied, schemas.Overloaded, schemas.Unavailable, schemas.Internal} {
+		r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "bad", Payload: []byte(k.String()), Header: schemas.Header{schemas.HeaderRequestID: {"r1"}}})
+		must(t, err)
+		id, text := "r1", "rows[0].x: it is wrong"
+		if k == schemas.Internal {
+			id, text = "log-17", "internal error log-17"
+		}
+		e := schemas.AnswerError(r)
+		if e == nil || e.Kind != k || e.Field != "rows[0].x" || e.Err.Error() != text || e.ID != id || r.Header.Get(schemas.HeaderRequestID) != "r1" {
+			t.Errorf("%v: answer %s with %v", k, r.Payload, r.Header)
+		}
+	}
+}
+
+// deadlines: a caller waits no longer than it said, and an answer that comes later is nobody else's.
+func deadlines(t *testing.T, s Subject) {
+	ctx := within(t)
+	tr, _, _ := s.Open(t)
+	held := make(chan *connectors.Delivery, 2)
+	answering(t, ctx, tr, "slow", func(d *connectors.Delivery) connectors.Response {
+		if string(d.Payload) != "hold" {
+			return echo(d)
+		}
+		held <- d
+		return connectors.Response{}
+	})
+	hold := &schemas.Message{Topic: "slow", Payload: []byte("hold")}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	_, err := tr.Requester.Request(short, hold)
+	wantKind(t, err, schemas.Expired)
+
+	gone, leave := context.WithCancel(ctx)
+	defer leave()
+	left := make(chan error, 1)
+	go func() {
+		_, err := tr.Requester.Request(gone, hold)
+		left <- err
+	}()
+	late := []connectors.Response{echo(<-held), echo(<-held)}
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("a caller that left got %v, want its context's error", err)
+	}
+	if _, err := tr.Requester.Request(gone, hold); err == nil {
+		t.Error("a request with a cancelled context was answered")
+	}
+	must(t, tr.Responder.Respond(ctx, late)) // to callers that are gone: no error
+	r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "slow", Payload: []byte("mine")})
+	must(t, err)
+	if string(r.Payload) != "mine" {
+		t.Errorf("asked mine, got %s", r.Payload)
+	}
+}
+
 func ownAnswers(t *testing.T, s Subject) {
 	ctx := within(t)
 	tr, _, _ := s.Open(t)
@@ -106,8 +180,8 @@ func ownAnswers(t *testing.T, s Subject) {
 		wg.Go(func() {
 			for i := range 50 {
 				want := fmt.Sprintf("%d/%d", w, i)
-				r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: []byte(want), Header: schemas.Header{"X-Ask": {want}}})
-				if err != nil || string(r.Payload) != want || r.Header.Get("X-Echo") != want {
+				r, err := tr.Requester.Request(ctx, &schemas.Message{Topic: "echo", Payload: []byte(want), Header: schemas.Header{schemas.HeaderParent: {want}}})
+				if err != nil || string(r.Payload) != want || r.Header.Get(schemas.HeaderRevision) != want {
 					t.Errorf("asked %s, got %v, %v", want, r, err)
 					return
 				}

@@ -60,7 +60,7 @@ func (models) Model(ctx context.Context, name, version string) (Metadata, error)
 }
 
 // start serves until the test ends and returns the base URL. stop ends it early.
-func start(t *testing.T, change func(*Config, *Deps)) (url string, s *Server, stop func() error) {
+func start(t testing.TB, change func(*Config, *Deps)) (url string, s *Server, stop func() error) {
 	t.Helper()
 	c := Default()
 	c.Listen = "127.0.0.1:0"
