@@ -16,7 +16,7 @@ RATE        ?= 2000
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED := 1
 
-.PHONY: build setup demo test check fuzz bench crash generate clean
+.PHONY: build setup java demo test check fuzz bench crash generate clean
 
 build:
 	@mkdir -p bin
@@ -28,9 +28,13 @@ setup: build
 demo: setup
 	bin/leat demo --rate $(RATE)
 
+# The tests of Kafka run real brokers, whose jars Maven fetches once into the user's cache folder.
+java:
+	.ci/java
+
 # The race detector is on for everything that is concurrent; the packages of `make test` that are not (codecs, files)
 # run without it first, because allocation counts are asserted there.
-test: setup
+test: setup java
 	$(GO) test -timeout 15m ./...
 	$(GO) test -race -short -timeout 15m ./connectors/... ./pipeline/... ./lineage/... ./scorers/...
 
