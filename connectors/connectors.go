@@ -12,6 +12,7 @@ type Delivery struct {
 	schemas.Message
 	From    schemas.Position // zero for a core request
 	Attempt int              // from 1; a hint: a server that dies may forget
+	Term    uint64           // which hold of its partition it came under, from 1; 0 where nothing depends on it: see Transactor
 	ReplyTo string           // where a Response goes; "" if nobody waits
 	Settler Settler
 }
@@ -89,11 +90,6 @@ type Replayer interface {
 	// Open returns a source over one span that ends with ErrDrained after its last message. Gaps (deleted or expired
 	// messages) are passed over. Its deliveries need no settlement.
 	Open(ctx context.Context, s Span) (Source, error)
-}
-
-// Transactor is the optional power to store messages and settle deliveries as one (Kafka).
-type Transactor interface {
-	Transact(ctx context.Context, msgs []schemas.Message, accept []*Delivery) ([]schemas.Position, error)
 }
 
 // Topics creates and describes topics. It is safe for concurrent use.

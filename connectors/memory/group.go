@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/connectors"
@@ -20,10 +19,19 @@ type group struct {
 
 // share is a group's place in one partition.
 type share struct {
-	owner *member
+	held  *tenure // nil: nobody's
+	terms uint64  // so far
 	next  int     // index of the message to hand over next
 	again int     // messages before this index were in somebody's hands
 	work  []*hand // handed over and not settled, in order
+}
+
+// tenure is one hold of a member on a partition: what it handed over is settled through it, until it is over.
+type tenure struct {
+	m    *member
+	p    int32
+	term uint64
+	over bool
 }
 
 type hand struct {
@@ -33,14 +41,13 @@ type hand struct {
 	done    bool
 }
 
-// member is a connectors.Source and the Settler of its deliveries.
+// member is a connectors.Source.
 type member struct {
 	b       *Broker
 	t       *topic
 	g       *group
 	once    sync.Once
 	drained chan struct{}
-	closed  atomic.Bool
 }
 
 // Subscribe implements connectors.Topics.
@@ -70,12 +77,48 @@ func (b *Broker) Subscribe(_ context.Context, name, groupName string) (connector
 func (g *group) assign() {
 	for p := range g.parts {
 		s := &g.parts[p]
-		if len(g.members) == 0 {
-			s.owner = nil
-		} else if len(s.work) == 0 || s.owner == nil {
-			s.owner = g.members[p%len(g.members)]
+		if len(g.members) == 0 || s.held != nil && len(s.work) > 0 {
+			continue
+		}
+		if m := g.members[p%len(g.members)]; s.held == nil || s.held.m != m {
+			s.end()
+			s.terms++
+			s.held = &tenure{m: m, p: int32(p), term: s.terms}
 		}
 	}
+}
+
+// end takes the partition from its owner: the next one begins at the first message that was not settled.
+func (s *share) end() {
+	if s.held == nil {
+		return
+	}
+	s.held.over = true
+	s.again = max(s.again, s.next)
+	if len(s.work) > 0 {
+		s.next = s.work[0].index
+	}
+	s.work, s.held = nil, nil
+}
+
+// Revoke takes every partition of a group from its owner, as a transport does from one that it believes dead, and gives
+// them to the next members, or back to the only one: what was not settled is delivered again. It is for tests.
+func (b *Broker) Revoke(topic, groupName string) {
+	b.store.Lock()
+	defer b.store.Unlock()
+	t := b.store.topics[topic]
+	if t == nil || t.groups[groupName] == nil {
+		return
+	}
+	g := t.groups[groupName]
+	if n := len(g.members); n > 0 {
+		g.members = append(g.members[1:n:n], g.members[0])
+	}
+	for p := range g.parts {
+		g.parts[p].end()
+	}
+	g.assign()
+	t.wake()
 }
 
 // Receive implements connectors.Source.
@@ -114,7 +157,7 @@ func (m *member) take(max int) (ds []*connectors.Delivery, wait time.Duration) {
 	now := m.b.now()
 	for p := range m.g.parts {
 		s := &m.g.parts[p]
-		if s.owner != m {
+		if s.held == nil || s.held.m != m {
 			continue
 		}
 		held := false
@@ -131,7 +174,7 @@ func (m *member) take(max int) (ds []*connectors.Delivery, wait time.Duration) {
 			}
 			h.retry = time.Time{}
 			h.attempt++
-			ds = append(ds, m.delivery(p, h))
+			ds = append(ds, s.held.delivery(h))
 		}
 		for !held && len(ds) < max && s.next < len(m.t.parts[p]) {
 			h := &hand{index: s.next, attempt: 1}
@@ -140,112 +183,127 @@ func (m *member) take(max int) (ds []*connectors.Delivery, wait time.Duration) {
 			}
 			s.next++
 			s.work = append(s.work, h)
-			ds = append(ds, m.delivery(p, h))
+			ds = append(ds, s.held.delivery(h))
 		}
 	}
 	return ds, wait
 }
 
-func (m *member) delivery(p int, h *hand) *connectors.Delivery {
-	st := &m.t.parts[p][h.index]
-	d := &connectors.Delivery{Message: st.msg, Attempt: h.attempt, Settler: m}
+func (o *tenure) delivery(h *hand) *connectors.Delivery {
+	st := &o.m.t.parts[o.p][h.index]
+	d := &connectors.Delivery{Message: st.msg, Attempt: h.attempt, Term: o.term, Settler: o}
 	d.Header = st.msg.Header.Clone()
-	d.From = schemas.Position{Stream: m.t.name, Partition: int32(p), Sequence: st.seq}
+	d.From = schemas.Position{Stream: o.m.t.name, Partition: o.p, Sequence: st.seq}
 	return d
 }
 
-// hand finds what d stands for. The lock is held; nil without an error after Close: it has no effect any more.
-func (m *member) hand(d *connectors.Delivery) (*share, *hand, error) {
-	if m.closed.Load() {
-		return nil, nil, nil
+// stands reports whether d is in h.
+func (o *tenure) stands(h *hand, d *connectors.Delivery) bool {
+	return o.m.t.parts[o.p][h.index].seq == d.From.Sequence && !h.done && h.retry.IsZero() && h.attempt == d.Attempt
+}
+
+// hand finds what d stands for. The lock is held; nil without an error once the tenure is over: it has no effect any
+// more.
+func (o *tenure) hand(d *connectors.Delivery) (*hand, error) {
+	if o.over {
+		return nil, nil
 	}
-	s := &m.g.parts[d.From.Partition]
-	for _, h := range s.work {
-		if m.t.parts[d.From.Partition][h.index].seq == d.From.Sequence && !h.done && h.retry.IsZero() && h.attempt == d.Attempt {
-			return s, h, nil
+	for _, h := range o.m.g.parts[o.p].work {
+		if o.stands(h, d) {
+			return h, nil
 		}
 	}
-	return nil, nil, schemas.Errorf(schemas.Internal, "memory.Settle", "%s (attempt %d) was settled already", d.From, d.Attempt)
+	return nil, settledAlready("memory.Settle", d)
+}
+
+func settledAlready(op string, d *connectors.Delivery) error {
+	return schemas.Errorf(schemas.Internal, op, "%s (attempt %d) was settled already", d.From, d.Attempt)
 }
 
 // Accept implements connectors.Settler.
-func (m *member) Accept(_ context.Context, ds []*connectors.Delivery) error {
-	m.b.store.Lock()
-	defer m.b.store.Unlock()
+func (o *tenure) Accept(_ context.Context, ds []*connectors.Delivery) error {
+	o.m.b.store.Lock()
+	defer o.m.b.store.Unlock()
 	var first error
 	for _, d := range ds {
-		o, ok := d.Settler.(*member)
+		of, ok := d.Settler.(*tenure)
 		if !ok {
 			return schemas.Errorf(schemas.Internal, "memory.Accept", "a delivery of another source")
 		}
-		if err := o.accept(d); err != nil && first == nil {
+		if err := of.accept(d); err != nil && first == nil {
 			first = err
 		}
 	}
 	return first
 }
 
-func (m *member) accept(d *connectors.Delivery) error {
-	s, h, err := m.hand(d)
+func (o *tenure) accept(d *connectors.Delivery) error {
+	h, err := o.hand(d)
 	if h == nil {
 		return err
 	}
 	h.done = true
+	o.advance()
+	return nil
+}
+
+// advance lets go of what is settled.
+func (o *tenure) advance() {
+	s := &o.m.g.parts[o.p]
 	i := 0
 	for i < len(s.work) && s.work[i].done {
 		i++
 	}
-	s.work = s.work[i:]
-	if len(s.work) == 0 {
-		m.g.assign()
-		m.t.wake()
+	if s.work = s.work[i:]; len(s.work) == 0 {
+		o.m.g.assign()
+		o.m.t.wake()
 	}
-	return nil
 }
 
 // Retry implements connectors.Settler.
-func (m *member) Retry(_ context.Context, d *connectors.Delivery, after time.Duration) error {
-	m.b.store.Lock()
-	defer m.b.store.Unlock()
-	_, h, err := m.hand(d)
+func (o *tenure) Retry(_ context.Context, d *connectors.Delivery, after time.Duration) error {
+	o.m.b.store.Lock()
+	defer o.m.b.store.Unlock()
+	h, err := o.hand(d)
 	if h == nil {
 		return err
 	}
-	h.retry = m.b.now().Add(max(after, 1))
-	m.t.wake()
+	h.retry = o.m.b.now().Add(max(after, 1))
+	o.m.t.wake()
 	return nil
 }
 
 // Reject keeps the dead letter, then settles.
-func (m *member) Reject(_ context.Context, d *connectors.Delivery, cause error) error {
-	m.b.store.Lock()
-	defer m.b.store.Unlock()
-	_, h, err := m.hand(d)
+func (o *tenure) Reject(_ context.Context, d *connectors.Delivery, cause error) error {
+	o.m.b.store.Lock()
+	defer o.m.b.store.Unlock()
+	h, err := o.hand(d)
 	if h == nil {
 		return err
 	}
-	dead := *d
+	o.m.b.store.dead = append(o.m.b.store.dead, deadLetter("memory.Reject", d, cause))
+	return o.accept(d)
+}
+
+// deadLetter is d with the cause and its place in the headers.
+func deadLetter(op string, d *connectors.Delivery, cause error) schemas.Message {
+	dead := d.Message
 	dead.Header = d.Header.Clone()
-	e := schemas.AsError("memory.Reject", cause)
+	e := schemas.AsError(op, cause)
 	if e == nil {
-		e = schemas.Errorf(schemas.Internal, "memory.Reject", "rejected without a cause")
+		e = schemas.Errorf(schemas.Internal, op, "rejected without a cause")
 	}
 	dead.Header.Set(schemas.HeaderErrorKind, e.Kind.String())
 	dead.Header.Set("Leat-Error", e.Error())
 	dead.Header.Set(schemas.HeaderSource, d.From.String())
-	m.b.store.dead = append(m.b.store.dead, dead)
-	return m.accept(d)
+	return dead
 }
 
 // Dead returns the dead letters so far.
 func (b *Broker) Dead() []schemas.Message {
 	b.store.Lock()
 	defer b.store.Unlock()
-	out := make([]schemas.Message, len(b.store.dead))
-	for i := range out {
-		out[i] = b.store.dead[i].Message
-	}
-	return out
+	return slices.Clone(b.store.dead)
 }
 
 // Drain implements connectors.Source.
@@ -256,20 +314,11 @@ func (m *member) Close(context.Context) error {
 	m.Drain()
 	m.b.store.Lock()
 	defer m.b.store.Unlock()
-	if m.closed.Swap(true) {
-		return nil
-	}
 	m.g.members = slices.DeleteFunc(m.g.members, func(o *member) bool { return o == m })
 	for p := range m.g.parts {
-		s := &m.g.parts[p]
-		if s.owner != m {
-			continue
+		if s := &m.g.parts[p]; s.held != nil && s.held.m == m {
+			s.end()
 		}
-		s.again = max(s.again, s.next)
-		if len(s.work) > 0 {
-			s.next = s.work[0].index
-		}
-		s.work, s.owner = nil, nil
 	}
 	m.g.assign()
 	m.t.wake()

@@ -48,18 +48,19 @@ type Broker struct {
 	store struct {
 		sync.Mutex
 		topics map[string]*topic
-		dead   []connectors.Delivery
+		dead   []schemas.Message
 	}
 	now func() time.Time
 }
 
 var (
-	_ connectors.Requester = (*Broker)(nil)
-	_ connectors.Responder = (*Broker)(nil)
-	_ connectors.Publisher = (*Broker)(nil)
-	_ connectors.Topics    = (*Broker)(nil)
-	_ connectors.Replayer  = (*Broker)(nil)
-	_ connectors.Queues    = (*Broker)(nil)
+	_ connectors.Requester  = (*Broker)(nil)
+	_ connectors.Responder  = (*Broker)(nil)
+	_ connectors.Publisher  = (*Broker)(nil)
+	_ connectors.Topics     = (*Broker)(nil)
+	_ connectors.Replayer   = (*Broker)(nil)
+	_ connectors.Queues     = (*Broker)(nil)
+	_ connectors.Transactor = (*Broker)(nil)
 )
 
 // New makes a broker.

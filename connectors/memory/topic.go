@@ -82,33 +82,45 @@ func (b *Broker) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas
 	}
 	b.store.Lock()
 	defer b.store.Unlock()
-	size := map[*topic]int64{}
-	for i := range msgs {
-		t, err := b.topic(op, msgs[i].Topic)
-		if err != nil {
-			return nil, err
-		}
-		if err := b.fits(op, &msgs[i]); err != nil {
-			return nil, err
-		}
-		if size[t] += int64(len(msgs[i].Payload)); t.bytes+size[t] > b.cfg.TopicBytes {
-			return nil, schemas.Errorf(schemas.Unavailable, op, "topic %s holds %d bytes: %w", t.name, t.bytes, schemas.ErrFull)
-		}
+	if _, err := b.room(op, msgs); err != nil {
+		return nil, err
 	}
 	out := make([]schemas.Position, len(msgs))
 	for i := range msgs {
-		out[i] = b.store.topics[msgs[i].Topic].add(&msgs[i], b.now())
-	}
-	for t := range size {
+		t := b.store.topics[msgs[i].Topic]
+		if p, ok := t.ids[msgs[i].ID]; ok && msgs[i].ID != "" {
+			out[i] = p
+			continue
+		}
+		out[i] = t.add(&msgs[i], b.now())
 		t.wake()
 	}
 	return out, nil
 }
 
-func (t *topic) add(m *schemas.Message, now time.Time) schemas.Position {
-	if p, ok := t.ids[m.ID]; ok && m.ID != "" {
-		return p
+// room says why msgs cannot be stored. The index is not negative if one of them can never be, as it is. The lock is
+// held.
+func (b *Broker) room(op string, msgs []schemas.Message) (int, error) {
+	size := map[*topic]int64{}
+	for i := range msgs {
+		if msgs[i].Topic == deadTopic {
+			continue
+		}
+		t, err := b.topic(op, msgs[i].Topic)
+		if err != nil {
+			return -1, err
+		}
+		if err := b.fits(op, &msgs[i]); err != nil {
+			return i, err
+		}
+		if size[t] += int64(len(msgs[i].Payload)); t.bytes+size[t] > b.cfg.TopicBytes {
+			return -1, schemas.Errorf(schemas.Unavailable, op, "topic %s holds %d bytes: %w", t.name, t.bytes, schemas.ErrFull)
+		}
 	}
+	return -1, nil
+}
+
+func (t *topic) add(m *schemas.Message, now time.Time) schemas.Position {
 	p := 0
 	if m.Key != "" {
 		p = int(xxhash.Sum64String(m.Key) % uint64(len(t.parts)))
