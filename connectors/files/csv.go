@@ -53,7 +53,11 @@ func newCSV(path string, in *budget, o *Options) (*csvRows, error) {
 }
 
 func (c *csvRows) next(r *row) error {
+	start := c.r.InputOffset()
 	cells, err := c.r.Read()
+	if c.r.InputOffset()-start > int64(c.in.limit) {
+		return longRow(c.in.limit)
+	}
 	var pe *csv.ParseError
 	switch {
 	case err == nil:

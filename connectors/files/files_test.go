@@ -244,7 +244,7 @@ func TestJSONForms(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	for _, text := range []string{`[{"a":1}`, `[{"a":1}] x`, `{"rows":[{"a":1}]`, `{"rows":[{"a":1}],"more":1}`, `[`, `nonsense`, `{"rows":[{"a":1} {"a":2}]}`} {
+	for _, text := range []string{`[{"a":1}`, `[{"a":1}] x`, `{"rows":[{"a":1}]`, `{"rows":[{"a":1}],"more":1}`, `[`, `nonsense`, `{"rows":[{"a":1} {"a":2}]}`, `{"a":1} ] {"a":2}`, `{"a":1} }`} {
 		r, err := openString(t, JSON, text, Options{})
 		for err == nil {
 			_, err = r.Next(t.Context())

@@ -18,7 +18,8 @@ type guess struct {
 
 // evidence is what the first rows say of a column.
 type evidence struct {
-	ints, floats, bools, times, texts, nested, lists int
+	ints, floats, bools, times, texts, nested, lists int // lists: flat ones of numbers; other arrays are nested
+	arrays                                           int // of whatever there is in them
 	width                                            int // of its lists; -1: they differ
 }
 
@@ -120,8 +121,8 @@ func (g *guess) wanted(name string) (schemas.Field, bool) {
 	}
 	if i := g.want.Index(name); i >= 0 {
 		f := *g.want.Field(i)
-		// A CSV cell, or a bare number, is one element.
-		if e := g.seen[name]; f.Tensor() && e.lists == 0 {
+		// A CSV cell, or a bare JSON value, is one element. JSON nulls leave open what comes later.
+		if e := g.seen[name]; f.Tensor() && e.arrays == 0 && (!g.later || e.bare() > 0) {
 			return schemas.Field{Name: name, Type: f.Type, Nullable: true}, true
 		}
 		return f, true
@@ -136,10 +137,12 @@ func (g *guess) wanted(name string) (schemas.Field, bool) {
 	return schemas.Field{}, false
 }
 
+// bare counts the values that are no null, list or object.
+func (e *evidence) bare() int { return e.ints + e.floats + e.bools + e.times + e.texts }
+
 func (e *evidence) field(name string) (schemas.Field, bool) {
 	f := schemas.Field{Name: name, Nullable: true, Type: schemas.String}
-	numbers := e.ints + e.floats
-	all := numbers + e.bools + e.times + e.texts
+	numbers, all := e.ints+e.floats, e.bare()
 	switch {
 	case e.nested > 0 || e.lists > 0 && (all > 0 || e.width < 1):
 		return f, false

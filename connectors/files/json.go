@@ -45,6 +45,9 @@ func newNDJSON(in *budget) *jsonRows {
 			if err != nil && err != io.EOF {
 				return err
 			}
+			if len(b) > in.limit {
+				return longRow(in.limit)
+			}
 			if len(b) > 0 {
 				line++
 			}
@@ -90,10 +93,11 @@ func newJSON(path string, in *budget) (*jsonRows, error) {
 		}
 	}
 	end := func() error {
-		if !array {
+		_, err := dec.Token()
+		if !array && err == io.EOF {
 			return io.EOF
 		}
-		if _, err := dec.Token(); err != nil {
+		if err != nil {
 			return bad(err)
 		}
 		rest, err := io.ReadAll(io.LimitReader(io.MultiReader(dec.Buffered(), br), 1024))
@@ -120,6 +124,9 @@ func newJSON(path string, in *budget) (*jsonRows, error) {
 			return bad(err)
 		}
 		in.refill()
+		if len(raw) > in.limit { // the decoder reads ahead by as much as its longest row
+			return longRow(in.limit)
+		}
 		n++
 		r.line, r.raw = n, raw
 		return nil
@@ -156,6 +163,7 @@ func (j *jsonRows) look(r *row, g *guess) error {
 		case '{':
 			e.nested++
 		case '[':
+			e.arrays++
 			var fs []float64
 			if json.Unmarshal(value, &fs) != nil {
 				e.nested++

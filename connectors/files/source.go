@@ -18,11 +18,15 @@ type source struct {
 	file *os.File // nil: the standard input
 }
 
+// Close is idempotent.
 func (s source) Close() error {
 	if s.file == nil {
 		return nil
 	}
-	return s.file.Close()
+	if err := s.file.Close(); !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // openSource opens path and settles o.Format. size is -1 if it is not known.

@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -57,7 +58,7 @@ type sampled struct {
 
 func openText(path string, src source, o *Options) (Reader, error) {
 	r := &textReader{path: path, src: src, o: *o}
-	in := &budget{r: src, path: path, limit: o.rowBytes, left: o.rowBytes}
+	in := &budget{r: src, limit: o.rowBytes, left: o.rowBytes}
 	var err error
 	switch o.Format {
 	case CSV:
@@ -79,7 +80,7 @@ func openText(path string, src source, o *Options) (Reader, error) {
 		if fault, err := r.next(&skip); err == io.EOF {
 			break
 		} else if err != nil && fault == nil {
-			return nil, err
+			return nil, r.broken("files.Open", int(r.pos), err)
 		}
 		r.pos++
 	}
@@ -98,7 +99,7 @@ func (r *textReader) types() error {
 			break
 		}
 		if err != nil && !errors.As(err, &fault) {
-			return schemas.AsError("files.Open", err)
+			return r.broken("files.Open", len(r.sample), err)
 		}
 		if fault == nil {
 			if err := r.format.look(&w, g); err != nil {
@@ -122,6 +123,15 @@ func (r *textReader) types() error {
 	}
 	r.arrow, r.skipped = r.schema.Arrow(), skipped
 	return nil
+}
+
+// broken is the error that ends the reading after so many rows.
+func (r *textReader) broken(op string, rows int, err error) error {
+	var long longRow
+	if errors.As(err, &long) {
+		return schemas.Errorf(schemas.Invalid, op, "%s: after %d rows comes one of more than %d bytes, the most that are taken: is a quote or a bracket left open?", r.path, rows, int(long))
+	}
+	return schemas.AsError(op, err)
 }
 
 // next returns the next row: of the sample first.
@@ -166,7 +176,7 @@ func (r *textReader) Next(ctx context.Context) (arrow.Record, error) {
 			break
 		}
 		if err != nil && fault == nil {
-			r.err = schemas.AsError(op, err)
+			r.err = r.broken(op, int(r.pos), err)
 			return nil, r.err
 		}
 		var bad *schemas.Error
@@ -203,22 +213,27 @@ func (r *textReader) Close() error {
 	return r.src.Close()
 }
 
-// budget is a reader that gives up when more than left bytes were read since the last complete row.
+// longRow says that a row has more than so many bytes.
+type longRow int
+
+func (l longRow) Error() string { return fmt.Sprintf("a row is longer than %d bytes", int(l)) }
+
+// budget is a reader that gives up when more than left bytes were read since the last complete row. What a parser had
+// read ahead by then comes on top, so it also looks at the length of each row.
 type budget struct {
 	r     io.Reader
-	path  string
 	limit int
 	left  int
 }
 
 func (b *budget) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, schemas.Errorf(schemas.Invalid, "files.Reader", "%s: a row is longer than %d bytes: is a quote or a bracket left open?", b.path, b.limit)
+		return 0, longRow(b.limit)
 	}
 	n, err := b.r.Read(p)
 	b.left -= n
 	return n, err
 }
 
-// refill is called after each row; what the parser has read ahead is small beside the budget.
+// refill is called after each row.
 func (b *budget) refill() { b.left = b.limit }

@@ -16,14 +16,16 @@ import (
 
 var timeLayouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999", "2006-01-02T15:04:05.999999999", "2006-01-02"}
 
-// parseTime reads RFC 3339, or the same without a zone (UTC) or without a time.
+// parseTime reads RFC 3339, or the same without a zone (UTC) or without a time, of the years 1677 to 2262 that nanoseconds
+// since 1970 reach.
 func parseTime(s string) (int64, bool) {
 	if len(s) < 10 || s[4] != '-' {
 		return 0, false
 	}
 	for _, l := range timeLayouts {
-		if t, err := time.Parse(l, s); err == nil && t.Year() >= 1678 && t.Year() < 2262 {
-			return t.UnixNano(), true
+		if t, err := time.Parse(l, s); err == nil {
+			n := t.UnixNano()
+			return n, time.Unix(0, n).Equal(t)
 		}
 	}
 	return 0, false
