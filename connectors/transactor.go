@@ -30,8 +30,8 @@ type Transactor interface {
 	// not known. By kind:
 	//   - wrapping ErrRevoked: the term is over. The caller drops what he made of its deliveries, here and in later
 	//     calls, and settles none of them; somebody else gets them, unless an earlier try had taken effect.
-	//   - a *RefusedError: one message can never be stored as it is. Nothing is; a changed call may be made.
-	//   - Denied: as the next, but repeating is in vain until somebody has granted the right.
+	//   - a *RefusedError (Invalid): one message can never be stored as it is. NotFound: a topic does not exist. Denied: a
+	//     right is missing. Nothing is stored. The call may be changed, or repeated when somebody has put it right.
 	//   - any other, the end of ctx included: the outcome may not be known. The caller repeats the same call, the same
 	//     messages in the same order, until it succeeds or its term is over: it takes effect once, however often it is
 	//     repeated. If it turns out that an earlier try did, the positions may be zero. He may also give up, settle

@@ -19,6 +19,7 @@ type Claims struct {
 	Dedup    bool // Message.ID folds repeats
 	Replay   bool // reading a stored range again, by sequence and by time
 	Queues   bool // work queues shared by processes
+	Transact bool // storing messages and settling deliveries as one
 	Restarts bool // survives a restart of its server without losing or reordering what was acknowledged
 }
 
@@ -31,6 +32,10 @@ type Transport struct {
 	Topics    connectors.Topics
 	Replayer  connectors.Replayer
 	Queues    connectors.Queues
+	// Transactor stores and settles as one. Revoke takes the partitions of a group from their owners, as from dead ones,
+	// and gives them to the next, or back to an only one; nil: there is no way.
+	Transactor connectors.Transactor
+	Revoke     func(topic, group string)
 	// Dead returns the dead letters of a topic so far.
 	Dead func(ctx context.Context, topic string) ([]connectors.Delivery, error)
 }
@@ -58,6 +63,7 @@ func Table(all ...Claims) string {
 		{"repeats folded by id", func(c Claims) bool { return c.Dedup }},
 		{"replay by sequence and time", func(c Claims) bool { return c.Replay }},
 		{"work queues of several processes", func(c Claims) bool { return c.Queues }},
+		{"outputs and settlements in one transaction", func(c Claims) bool { return c.Transact }},
 		{"survives a restart of its server", func(c Claims) bool { return c.Restarts }},
 	}
 	var b strings.Builder

@@ -30,6 +30,9 @@ func Run(t *testing.T, s Subject) {
 	if s.Claims.Queues {
 		t.Run("queues", func(t *testing.T) { queues(t, s) })
 	}
+	if s.Claims.Transact {
+		t.Run("transact", func(t *testing.T) { transact(t, s) })
+	}
 	if s.Claims.Restarts {
 		t.Run("restart under load", func(t *testing.T) { restartUnderLoad(t, s) })
 	}
@@ -98,6 +101,10 @@ func unclaimed(t *testing.T, s Subject) {
 	if c := s.Claims; !c.Replay && tr.Replayer != nil {
 		_, err := tr.Replayer.Spans(ctx, "t", connectors.Start{})
 		want("Spans", err)
+	}
+	if c := s.Claims; !c.Transact && tr.Transactor != nil {
+		_, err := tr.Transactor.Transact(ctx, nil, []*connectors.Delivery{{}})
+		want("Transact", err)
 	}
 	if c := s.Claims; !c.Queues && tr.Queues != nil {
 		want("EnsureQueue", tr.Queues.EnsureQueue(ctx, "q", 1<<20))

@@ -14,7 +14,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Claims of the in-process transport.
 var claims = connectortest.Claims{
-	Name: "memory", Request: true, Topics: true, Order: true, Retry: true, Dedup: true, Replay: true,
+	Name: "memory", Request: true, Topics: true, Order: true, Retry: true, Dedup: true, Replay: true, Transact: true,
 }
 
 func TestConnector(t *testing.T) {
@@ -28,7 +28,7 @@ func TestConnector(t *testing.T) {
 				t.Fatal(err)
 			}
 			tr := connectortest.Transport{
-				Requester: b, Responder: b, Serve: b.Serve, Publisher: b, Topics: b, Replayer: b, Queues: b,
+				Requester: b, Responder: b, Serve: b.Serve, Publisher: b, Topics: b, Replayer: b, Queues: b, Transactor: b, Revoke: b.Revoke,
 				Dead: func(_ context.Context, topic string) ([]connectors.Delivery, error) {
 					var out []connectors.Delivery
 					for _, m := range b.Dead() {
