@@ -80,3 +80,31 @@ func TestNoAllocation(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkEvent reads an event that is one row itself, as AppendGood takes it.
+func BenchmarkEvent(b *testing.B) {
+	s, payload := flights("rows", 1)
+	m := &schemas.Message{Payload: payload[len(`{"rows":[`) : len(payload)-len("]}")]}
+	dst := schemas.NewBatch(s)
+	b.ReportAllocs()
+	for b.Loop() {
+		dst.Reset()
+		if n, bad, _, err := (Codec{}).AppendGood(dst, m, nil); n != 1 || len(bad) > 0 || err != nil {
+			b.Fatal(n, bad, err)
+		}
+	}
+}
+
+func TestEventAllocatesNothing(t *testing.T) {
+	s, payload := flights("rows", 1)
+	m := &schemas.Message{Payload: payload[len(`{"rows":[`) : len(payload)-len("]}")]}
+	dst := schemas.NewBatch(s)
+	if got := testing.AllocsPerRun(200, func() {
+		dst.Reset()
+		if n, bad, _, err := (Codec{}).AppendGood(dst, m, nil); n != 1 || len(bad) > 0 || err != nil {
+			t.Fatal(n, bad, err)
+		}
+	}); got != 0 {
+		t.Errorf("%v allocations to decode an event, want 0", got)
+	}
+}

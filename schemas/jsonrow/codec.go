@@ -19,7 +19,7 @@ var _ schemas.RowCodec = Codec{}
 
 // AppendRows implements schemas.Codec.
 func (Codec) AppendRows(dst *schemas.Batch, m *schemas.Message) (int, schemas.Encoder, error) {
-	n, enc, err := decodeInto(dst, m.Payload, nil)
+	n, _, enc, err := decodeInto(dst, m.Payload, false, nil)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -28,29 +28,28 @@ func (Codec) AppendRows(dst *schemas.Batch, m *schemas.Message) (int, schemas.En
 
 // AppendGood implements schemas.RowCodec. A payload in columns form goes in as a whole or not at all.
 func (Codec) AppendGood(dst *schemas.Batch, m *schemas.Message, bad []schemas.RowError) (int, []schemas.RowError, schemas.Encoder, error) {
-	before := len(bad)
-	n, enc, err := decodeInto(dst, m.Payload, &bad)
+	n, all, enc, err := decodeInto(dst, m.Payload, true, bad)
 	if err != nil {
-		return 0, bad[:before], nil, err
+		return 0, bad, nil, err
 	}
-	return n, bad, enc, nil
+	return n, all, enc, nil
 }
 
-func decodeInto(dst *schemas.Batch, payload []byte, bad *[]schemas.RowError) (int, schemas.Encoder, *schemas.Error) {
+func decodeInto(dst *schemas.Batch, payload []byte, event bool, bad []schemas.RowError) (int, []schemas.RowError, schemas.Encoder, *schemas.Error) {
 	if !dst.Room(len(payload)) {
-		return 0, nil, schemas.Errorf(schemas.Overloaded, op, "the batch holds too much text to take %d bytes more", len(payload))
+		return 0, bad, nil, schemas.Errorf(schemas.Overloaded, op, "the batch holds too much text to take %d bytes more", len(payload))
 	}
 	p := planOf(dst.Schema())
 	d := p.pool.Get().(*decoder)
-	d.dst, d.start, d.bad = dst, dst.Rows(), bad
+	d.dst, d.start, d.event, d.bad = dst, dst.Rows(), event, bad
 	d.nulls, d.id, d.form, d.where = 0, "", none, ""
 	d.feats = d.feats[:0]
 	n, err := d.decode(payload)
-	enc := encoderOf(d.form, d.id)
+	enc, bad := encoderOf(d.form, d.id), d.bad
 	d.scan.Reset(nil)
 	d.dst, d.bad = nil, nil
 	p.pool.Put(d)
-	return n, enc, err
+	return n, bad, enc, err
 }
 
 func encoderOf(f form, id string) schemas.Encoder {

@@ -1,8 +1,6 @@
 package jsonrow
 
 import (
-	"strconv"
-
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/internal/jsonscan"
 )
@@ -23,8 +21,9 @@ type decoder struct {
 	nulls  int // bytes that nulls took
 	id     string
 	form   form
-	bad    *[]schemas.RowError // nil: all or none
-	seen   []uint32            // by target: the generation in which it was given
+	event  bool               // rows can be refused one by one
+	bad    []schemas.RowError // those that were
+	seen   []uint32           // by target: the generation in which it was given
 	gen    uint32
 	given  []int32 // by column: features given in this row
 	counts []int   // by target: rows, in columns form
@@ -51,6 +50,13 @@ func (d *decoder) decode(payload []byte) (int, *schemas.Error) {
 	s := &d.scan
 	s.Reset(payload)
 	d.size = len(payload)
+	if d.event && d.bare(payload) {
+		d.form = rows
+		if !d.element(0) || !s.End() {
+			return 0, d.failure()
+		}
+		return d.dst.Rows() - d.start, nil
+	}
 	if !s.Open('{') {
 		return 0, d.failure()
 	}
@@ -129,52 +135,6 @@ func (d *decoder) failure() *schemas.Error {
 	return e
 }
 
-func (d *decoder) rows() bool {
-	s := &d.scan
-	if !s.Open('[') {
-		return false
-	}
-	row, pending := 0, 0
-	for ; s.More(']', row); row++ {
-		at, depth := s.Offset(), s.Depth()
-		if d.row() {
-			pending++
-			if d.bad != nil {
-				d.dst.Advance(1)
-				pending = 0
-			}
-			continue
-		}
-		d.where = rowPath(row, d.where)
-		if d.bad == nil || s.Syntax() {
-			return false
-		}
-		e := s.Err()
-		e.Field = d.where
-		*d.bad = append(*d.bad, schemas.RowError{Row: row, Err: e})
-		d.where = ""
-		d.dst.Rollback()
-		s.Rewind(at, depth)
-		if !s.Skip() {
-			d.where = rowPath(row, "")
-			return false
-		}
-	}
-	if s.Err() != nil {
-		return false
-	}
-	d.dst.Advance(pending)
-	return true
-}
-
-func rowPath(row int, field string) string {
-	p := "rows[" + strconv.Itoa(row) + "]"
-	if field != "" {
-		p += "." + field
-	}
-	return p
-}
-
 // row reads one object. It leaves the field's name in where when it fails.
 func (d *decoder) row() bool {
 	s := &d.scan
@@ -221,7 +181,7 @@ func (d *decoder) name(guess int) (int, bool) {
 		return 0, false
 	}
 	i, ok := d.index[string(k)]
-	if !ok && d.bad != nil { // an event is described by its producer and may hold more than a model takes
+	if !ok && d.event { // an event is described by its producer and may hold more than a model takes
 		return -1, s.Skip()
 	}
 	if !ok {

@@ -13,6 +13,10 @@
 // binary is base64. A name that is unknown, missing or given twice is an error that names row and field; of an event
 // (AppendGood), which its producer describes and not the model, unknown names are passed over.
 //
+// An event may also be one row itself, {"distance": 1400, "carrier": "UA"}, as producers write that know nothing of us:
+// it is, unless its first name, "id" and "parameters" aside, is "rows" with an array or "columns" with an object. The
+// answer has the form of rows.
+//
 // Bytes are read in one pass into typed columns and taken for hostile: nesting is limited, and so is what nulls and
 // absent fields may grow to. The caller limits the size of the payload. Nothing is kept and nothing read by reflection.
 package jsonrow
