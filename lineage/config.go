@@ -15,6 +15,14 @@ const (
 	LogRejected = "LEAT_REJECTED"     // refusals: leat.rejected.refused
 )
 
+// What the subjects of the logs begin with. A log that lies in a topic lies in the topic of this name, with the rest of
+// the subject as key.
+const (
+	prefixOnline   = "leat.lineage"
+	prefixJobs     = "leat.lineage-jobs"
+	prefixRejected = "leat.rejected"
+)
+
 // Config sizes the streams and bounds what waits. See Default.
 type Config struct {
 	MaxBytes         int64 `yaml:"max_bytes"`          // of LEAT_LINEAGE; when full, requests are refused as unavailable
@@ -86,9 +94,9 @@ func Open(ctx context.Context, logs schemas.Logs, c Config) (Logs, error) {
 		to *schemas.Log
 		c  schemas.LogConfig
 	}{
-		{&l.Online, schemas.LogConfig{Name: LogOnline, Prefix: "leat.lineage", MaxBytes: c.MaxBytes, Replicas: c.Replicas}},
-		{&l.Jobs, schemas.LogConfig{Name: LogJobs, Prefix: "leat.lineage-jobs", MaxBytes: c.JobsMaxBytes, Replicas: c.Replicas}},
-		{&l.Rejected, schemas.LogConfig{Name: LogRejected, Prefix: "leat.rejected", MaxBytes: c.RejectedMaxBytes, DiscardOld: true, Replicas: c.Replicas}},
+		{&l.Online, schemas.LogConfig{Name: LogOnline, Prefix: prefixOnline, MaxBytes: c.MaxBytes, Replicas: c.Replicas}},
+		{&l.Jobs, schemas.LogConfig{Name: LogJobs, Prefix: prefixJobs, MaxBytes: c.JobsMaxBytes, Replicas: c.Replicas}},
+		{&l.Rejected, schemas.LogConfig{Name: LogRejected, Prefix: prefixRejected, MaxBytes: c.RejectedMaxBytes, DiscardOld: true, Replicas: c.Replicas}},
 	} {
 		log, err := logs.OpenLog(ctx, o.c)
 		if err != nil {

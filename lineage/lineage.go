@@ -17,6 +17,16 @@ type Appender interface {
 	Append(ctx context.Context, recs *Records) (schemas.Position, error)
 }
 
+// Encoder hands out what an Appender would append, for who stores it himself: in a transaction of the transport that holds
+// the log, with what depends on the records. Safe for concurrent use.
+type Encoder interface {
+	// Messages returns recs as messages to the log's topic: leat.lineage, or leat.lineage-jobs for records of jobs, with
+	// the pipeline as key. They are as Append would store them, in that order, and the caller's to keep; ids and bytes are
+	// the same each time while recs stay unchanged. When it returns, the schemas that readers need are in the catalogue.
+	// No records: none and no error.
+	Messages(ctx context.Context, recs *Records) ([]schemas.Message, error)
+}
+
 // Refusal is a request that was refused before admission.
 type Refusal struct {
 	Pipeline  string    `json:"pipeline,omitempty"` // as the caller wrote it

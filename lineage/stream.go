@@ -1,6 +1,7 @@
 package lineage
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -25,11 +26,15 @@ type Stream struct {
 	known sync.Map // schemas.SchemaID -> struct{}: in the catalogue
 }
 
-var _ Appender = (*Stream)(nil)
+var (
+	_ Appender = (*Stream)(nil)
+	_ Encoder  = (*Stream)(nil)
+)
 
 // target is one log that is appended to.
 type target struct {
 	name    string
+	topic   string
 	log     schemas.Log
 	metrics logMetrics
 	full    atomic.Bool // the last append found no room
@@ -45,8 +50,8 @@ func NewStream(logs Logs, catalogue Catalogue, c Config, m *Metrics, log *slog.L
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Stream{config: c, catalogue: catalogue, log: log}
-	s.online.name, s.online.log, s.online.metrics = LogOnline, logs.Online, m.of(LogOnline)
-	s.jobs.name, s.jobs.log, s.jobs.metrics = LogJobs, logs.Jobs, m.of(LogJobs)
+	s.online.name, s.online.topic, s.online.log, s.online.metrics = LogOnline, prefixOnline, logs.Online, m.of(LogOnline)
+	s.jobs.name, s.jobs.topic, s.jobs.log, s.jobs.metrics = LogJobs, prefixJobs, logs.Jobs, m.of(LogJobs)
 	s.refusals.init(logs.Rejected, c, m, log)
 	return s
 }
@@ -69,10 +74,7 @@ func (s *Stream) Append(ctx context.Context, recs *Records) (schemas.Position, e
 	if recs.Len() == 0 {
 		return schemas.Position{}, nil
 	}
-	t := &s.online
-	if recs.contexts[0].Run != "" {
-		t = &s.jobs
-	}
+	t := s.of(recs)
 	if err := s.ensure(ctx, recs); err != nil {
 		return schemas.Position{}, err
 	}
@@ -89,6 +91,40 @@ func (s *Stream) Append(ctx context.Context, recs *Records) (schemas.Position, e
 		from = next
 	}
 	return pos, nil
+}
+
+// of returns the log that records belong to.
+func (s *Stream) of(recs *Records) *target {
+	if recs.contexts[0].Run != "" {
+		return &s.jobs
+	}
+	return &s.online
+}
+
+// Messages implements Encoder. The metrics count them as appended.
+func (s *Stream) Messages(ctx context.Context, recs *Records) ([]schemas.Message, error) {
+	if recs.Len() == 0 {
+		return nil, nil
+	}
+	if err := s.ensure(ctx, recs); err != nil {
+		return nil, err
+	}
+	t := s.of(recs)
+	var out []schemas.Message
+	for from := 0; from < recs.Len(); {
+		msg, next, err := recs.encode(from)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, schemas.Message{Topic: t.topic, Key: recs.Pipeline(), ID: recs.messageID(len(out)), Payload: bytes.Clone(msg)})
+		from = next
+	}
+	t.metrics.rows.Add(float64(recs.Len()))
+	t.metrics.messages.Add(float64(len(out)))
+	for i := range out {
+		t.metrics.bytes.Add(float64(len(out[i].Payload)))
+	}
+	return out, nil
 }
 
 // messageID names message n of an append: 128 random bits, then the number.
