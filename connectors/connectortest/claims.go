@@ -20,7 +20,8 @@ type Claims struct {
 	Replay   bool // reading a stored range again, by sequence and by time
 	Queues   bool // work queues shared by processes
 	Transact bool // storing messages and settling deliveries as one
-	Restarts bool // survives a restart of its server without losing or reordering what was acknowledged
+	Files    bool // files of rows: read in order and resumed by row, written as a whole or not at all
+	Restarts bool // goes on through restarts of its server without losing or reordering what was acknowledged
 }
 
 // Transport is one opened client of the transport under test. What is nil is not offered.
@@ -32,6 +33,7 @@ type Transport struct {
 	Topics    connectors.Topics
 	Replayer  connectors.Replayer
 	Queues    connectors.Queues
+	Files     Files
 	// Transactor stores and settles as one. Revoke takes the partitions of a group from their owners, as from dead ones,
 	// and gives them to the next, or back to an only one; nil: there is no way.
 	Transactor connectors.Transactor
@@ -45,6 +47,8 @@ type Subject struct {
 	Claims Claims
 	Queue  int // bound of waiting requests
 	Max    int // no message of this many bytes is taken
+	// Formats are the files' formats; each is tested.
+	Formats []FileFormat
 	// Open starts the transport and returns a client; everything ends with the test. Further calls of again give
 	// further clients of the same server; restart ends the server and starts it on the same data.
 	Open func(t testing.TB) (first Transport, again func() Transport, restart func())

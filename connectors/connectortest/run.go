@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +30,9 @@ func Run(t *testing.T, s Subject) {
 	}
 	if s.Claims.Queues {
 		t.Run("queues", func(t *testing.T) { queues(t, s) })
+	}
+	if s.Claims.Files {
+		t.Run("files", func(t *testing.T) { files(t, s) })
 	}
 	if s.Claims.Transact {
 		t.Run("transact", func(t *testing.T) { transact(t, s) })
@@ -76,6 +80,16 @@ func eventually(t testing.TB, ctx context.Context, what string, ok func() bool) 
 	}
 }
 
+// says checks that an error's text has all parts.
+func says(t testing.TB, err error, parts ...any) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(err.Error(), fmt.Sprint(p)) {
+			t.Errorf("%q does not say %q", err, fmt.Sprint(p))
+		}
+	}
+}
+
 func unclaimed(t *testing.T, s Subject) {
 	ctx := within(t)
 	tr, _, _ := s.Open(t)
@@ -113,6 +127,12 @@ func unclaimed(t *testing.T, s Subject) {
 		_, err = tr.Queues.SubscribeQueue(ctx, "q")
 		want("SubscribeQueue", err)
 		want("DropQueue", tr.Queues.DropQueue(ctx, "q"))
+	}
+	if c := s.Claims; !c.Files && tr.Files != nil {
+		_, err := tr.Files.Open(ctx, "rows.csv", FileOptions{})
+		want("Open of a file", err)
+		_, err = tr.Files.Create("rows.csv", textColumn.Arrow(), FileWriterOptions{})
+		want("Create of a file", err)
 	}
 }
 

@@ -48,9 +48,7 @@ func topics(t *testing.T, s Subject) {
 		must(t, tr.Topics.EnsureTopic(ctx, "t", 1))
 		_, err := tr.Publisher.Publish(ctx, []schemas.Message{{Topic: "t", Payload: make([]byte, s.Max)}})
 		wantKind(t, err, schemas.Invalid)
-		if !strings.Contains(err.Error(), "at most") {
-			t.Errorf("%q does not name the limit", err)
-		}
+		says(t, err, "at most") // the size counts headers and what the transport adds
 		gone, cancel := context.WithCancel(ctx)
 		cancel()
 		for range 20 { // an answer may be faster than the look at the context

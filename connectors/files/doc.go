@@ -5,7 +5,9 @@
 // target's name at Commit, so that a file of the target's name is always whole.
 //
 // Bulk jobs use Reader and Writer directly. A file is no stream of messages: it has no settlement and no redelivery, so
-// the package implements none of the transport contracts, and claims none.
+// the package implements none of the contracts of messages. What it promises instead is the claim Files of
+// connectortest: rows in order and once, resumed at any row, in memory that does not grow with the file; written as a
+// whole or not at all.
 //
 // It knows no models and no pipelines, fits no columns to a signature (schemas does), and never fetches from a network.
 // Bytes of a file are not trusted: a panic of a decoding library becomes an Invalid error, and no single allocation

@@ -118,56 +118,6 @@ func readAll(t testing.TB, path string, o Options) ([]arrow.Record, Reader) {
 	}
 }
 
-func TestRoundTrip(t *testing.T) {
-	for _, format := range []Format{Parquet, Arrow, Stream, NDJSON, JSON, CSV} {
-		t.Run(string(format), func(t *testing.T) {
-			s := everyType()
-			if format == CSV {
-				s = schemas.MustSchema(s.Fields()[:s.Len()-2]...)
-			}
-			path := filepath.Join(t.TempDir(), "rows."+string(format))
-			all := writeFile(t, path, s, WriterOptions{RowGroup: 100}, 90, 1, 0, 160, 3)
-			for _, from := range []int64{0, 1, 89, 90, 99, 100, 101, 200, 253, 254, 300} {
-				recs, r := readAll(t, path, Options{Want: s, BatchRows: 64, FromRow: from})
-				at := min(from, all.NumRows())
-				for i, rec := range recs {
-					if i < len(recs)-1 && rec.NumRows() != 64 {
-						t.Fatalf("from %d: record %d has %d rows, want 64", from, i, rec.NumRows())
-					}
-					want := all.NewSlice(at, at+rec.NumRows())
-					same(t, want, rec)
-					at += rec.NumRows()
-				}
-				if at != all.NumRows() || r.Position() != all.NumRows() {
-					t.Fatalf("from %d: ended at %d, Position %d, want %d", from, at, r.Position(), all.NumRows())
-				}
-			}
-			if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 {
-				t.Errorf("left behind: %v", left)
-			}
-		})
-	}
-}
-
-func same(t *testing.T, want, got arrow.Record) {
-	t.Helper()
-	for i, f := range want.Schema().Fields() {
-		g := got.Schema().FieldIndices(f.Name)
-		if len(g) != 1 {
-			t.Fatalf("column %s: not there", f.Name)
-		}
-		w, c := want.Column(i), got.Column(g[0])
-		if w.DataType().ID() != c.DataType().ID() || w.Len() != c.Len() {
-			t.Fatalf("column %s: %s of %d rows, want %s of %d", f.Name, c.DataType(), c.Len(), w.DataType(), w.Len())
-		}
-		for r := range w.Len() {
-			if a, b := w.ValueStr(r), c.ValueStr(r); a != b {
-				t.Fatalf("column %s row %d: %s, want %s", f.Name, r, b, a)
-			}
-		}
-	}
-}
-
 func TestColumnsAndTotals(t *testing.T) {
 	s := everyType()
 	for _, format := range []Format{Parquet, Arrow, NDJSON} {
@@ -225,6 +175,40 @@ func TestInference(t *testing.T) {
 	}
 	if rec.Column(1).ValueStr(0) != "NaN" || rec.Column(2).ValueStr(1) != "[3,4]" || rec.Column(4).ValueStr(1) != "é\n" {
 		t.Errorf("%v", rec)
+	}
+}
+
+// TestLateTensor: a column that may be null is null for longer than its type is looked for, and a tensor after all.
+func TestLateTensor(t *testing.T) {
+	want := schemas.MustSchema(schemas.Field{Name: "v", Type: schemas.Bool, Shape: []int{2}, Nullable: true})
+	for _, format := range []Format{NDJSON, JSON} {
+		r, err := openString(t, format, strings.Repeat("{\"v\":null}\n", inferRows+1)+"{\"v\":[true,false]}\n", Options{Want: want})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, err := r.Next(t.Context())
+		if err != nil || rec.NumRows() != inferRows+2 || rec.Column(0).NullN() != inferRows+1 || rec.Column(0).ValueStr(inferRows+1) != "[true,false]" {
+			t.Errorf("%s: %v %v", format, rec, err)
+		}
+	}
+}
+
+// TestCSVNulls: an empty cell is null where it may be, else an empty text.
+func TestCSVNulls(t *testing.T) {
+	want := schemas.MustSchema(schemas.Field{Name: "may", Type: schemas.String, Nullable: true}, schemas.Field{Name: "must", Type: schemas.String},
+		schemas.Field{Name: "bytes", Type: schemas.Binary, Nullable: true}, schemas.Field{Name: "n", Type: schemas.Int8, Nullable: true})
+	r, err := openString(t, CSV, "may,must,bytes,n\nx,y,AQ==,1\n,,,\n\"\",\"\",\"\",\"\"\n", Options{Want: want})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := r.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, nulls := range []int{2, 0, 2, 2} {
+		if c := rec.Column(i); c.NullN() != nulls || c.IsNull(0) {
+			t.Errorf("column %s: %v", rec.ColumnName(i), c)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,73 +24,6 @@ func rawStream(w io.Writer, recs ...arrow.Record) (int, error) {
 }
 
 var small = schemas.MustSchema(schemas.Field{Name: "a", Type: schemas.Float32}, schemas.Field{Name: "b", Type: schemas.String, Nullable: true})
-
-func TestNothingIsSeenBeforeCommit(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "out.parquet")
-	w, err := Create(path, small.Arrow(), WriterOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec, _ := fill(small, 10).Record(nil)
-	if err := w.Write(rec); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Error("the target is there before Commit")
-	}
-	w.Abort()
-	w.Abort()
-	if left, _ := os.ReadDir(dir); len(left) > 0 {
-		t.Errorf("Abort left %v", left)
-	}
-	if err := w.Write(rec); err == nil {
-		t.Error("Write after Abort")
-	}
-	if err := w.Commit(); err == nil {
-		t.Error("Commit after Abort")
-	}
-}
-
-func TestNoOverwrite(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "out.csv")
-	w, err := Create(path, small.Arrow(), WriterOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Somebody takes the name while we write.
-	if err := os.WriteFile(path, []byte("theirs"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Commit(); schemas.KindOf(err) != schemas.Invalid {
-		t.Errorf("Commit over a file that came meanwhile: %v", err)
-	}
-	if _, err := Create(path, small.Arrow(), WriterOptions{}); schemas.KindOf(err) != schemas.Invalid {
-		t.Errorf("Create over a file: %v", err)
-	}
-	if b, _ := os.ReadFile(path); string(b) != "theirs" {
-		t.Errorf("the other file now holds %q", b)
-	}
-	w, err = Create(path, small.Arrow(), WriterOptions{Overwrite: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Commit(); err != nil {
-		t.Fatal(err)
-	}
-	if b, _ := os.ReadFile(path); string(b) != "a,b\n" {
-		t.Errorf("overwritten file holds %q", b)
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 1 {
-		t.Errorf("left behind: %v", left)
-	}
-	for _, p := range []string{dir, filepath.Join(dir, "none", "x.csv")} {
-		if _, err := Create(p, small.Arrow(), WriterOptions{Format: CSV, Overwrite: true}); schemas.KindOf(err) != schemas.Invalid {
-			t.Errorf("Create %s: %v", p, err)
-		}
-	}
-}
 
 func TestWriteToStdout(t *testing.T) {
 	rec, _ := fill(small, 2).Record(nil)
