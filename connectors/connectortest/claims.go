@@ -2,14 +2,16 @@ package connectortest
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/leatstream/leat/connectors"
 )
 
-// Claims says what a transport can do.
+// Claims says what a transport can do. Its Name heads its column of the table in doc.go.
 type Claims struct {
 	Name     string
 	Request  bool // request-reply: Requester, Serve, Responder
@@ -54,38 +56,110 @@ type Subject struct {
 	Open func(t testing.TB) (first Transport, again func() Transport, restart func())
 }
 
-// Table prints what several transports claim, as Markdown.
-func Table(all ...Claims) string {
-	rows := []struct {
-		what string
-		of   func(Claims) bool
-	}{
-		{"request and reply", func(c Claims) bool { return c.Request }},
-		{"durable topics with groups", func(c Claims) bool { return c.Topics }},
-		{"order per key, through retries", func(c Claims) bool { return c.Order }},
-		{"retry", func(c Claims) bool { return c.Retry }},
-		{"repeats folded by id", func(c Claims) bool { return c.Dedup }},
-		{"replay by sequence and time", func(c Claims) bool { return c.Replay }},
-		{"work queues of several processes", func(c Claims) bool { return c.Queues }},
-		{"outputs and settlements in one transaction", func(c Claims) bool { return c.Transact }},
-		{"survives a restart of its server", func(c Claims) bool { return c.Restarts }},
+// claimRows are the lines of the table in doc.go.
+var claimRows = []struct {
+	what string
+	of   func(Claims) bool
+}{
+	{"request and reply", func(c Claims) bool { return c.Request }},
+	{"durable topics with groups", func(c Claims) bool { return c.Topics }},
+	{"order per key, through retries", func(c Claims) bool { return c.Order }},
+	{"retry", func(c Claims) bool { return c.Retry }},
+	{"repeats folded by id", func(c Claims) bool { return c.Dedup }},
+	{"replay by sequence and time", func(c Claims) bool { return c.Replay }},
+	{"work queues of several processes", func(c Claims) bool { return c.Queues }},
+	{"outputs and settlements in one transaction", func(c Claims) bool { return c.Transact }},
+	{"files, resumed by row, whole or absent", func(c Claims) bool { return c.Files }},
+	{"goes on through restarts of its server", func(c Claims) bool { return c.Restarts }},
+}
+
+//go:embed doc.go
+var doc string
+
+// documented checks the column that doc.go's table has for the claims. The error has the table as it should be.
+func documented(t *testing.T, c Claims) {
+	if have, want := tableIn(doc), tableIn(doc).with(c); !slices.EqualFunc(have, want, slices.Equal) {
+		t.Errorf("the claims differ from the table in connectortest/doc.go, which should be\n\n%s", want)
+	}
+}
+
+// docTable is lines of cells, at least one; the first has the transports' names, the first column what they claim.
+type docTable [][]string
+
+// tableMark begins a line of the table: a code block in a comment.
+const tableMark = "//\t|"
+
+func tableIn(text string) docTable {
+	var tb docTable
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, tableMark); ok && !strings.HasPrefix(rest, "-") {
+			cells := strings.Split(strings.TrimSuffix(strings.TrimSpace(rest), "|"), "|")
+			for i := range cells {
+				cells[i] = strings.TrimSpace(cells[i])
+			}
+			tb = append(tb, cells)
+		}
+	}
+	if len(tb) == 0 {
+		return docTable{{""}}
+	}
+	return tb
+}
+
+// cell returns what stands in the line and column of these names, "-" if nothing does.
+func (tb docTable) cell(line, column string) string {
+	at := slices.Index(tb[0], column)
+	for _, cells := range tb[1:] {
+		if at > 0 && cells[0] == line && at < len(cells) {
+			return cells[at]
+		}
+	}
+	return "-"
+}
+
+// with returns the table with a column of these claims, in its place or as the last one.
+func (tb docTable) with(c Claims) docTable {
+	names := slices.Clone(tb[0])
+	if !slices.Contains(names, c.Name) {
+		names = append(names, c.Name)
+	}
+	out := docTable{names}
+	for _, r := range claimRows {
+		cells := []string{r.what}
+		for _, name := range names[1:] {
+			cell := tb.cell(r.what, name)
+			if name == c.Name {
+				cell = map[bool]string{true: "yes", false: "-"}[r.of(c)]
+			}
+			cells = append(cells, cell)
+		}
+		out = append(out, cells)
+	}
+	return out
+}
+
+// String writes the table as Markdown in a comment.
+func (tb docTable) String() string {
+	width := make([]int, len(tb[0]))
+	for _, cells := range tb {
+		for i, c := range cells {
+			width[i] = max(width[i], len(c))
+		}
 	}
 	var b strings.Builder
-	b.WriteString("| |")
-	for _, c := range all {
-		fmt.Fprintf(&b, " %s |", c.Name)
-	}
-	b.WriteString("\n|---|" + strings.Repeat("---|", len(all)) + "\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s |", r.what)
-		for _, c := range all {
-			if r.of(c) {
-				b.WriteString(" yes |")
-			} else {
-				b.WriteString(" - |")
-			}
+	for n, cells := range tb {
+		b.WriteString(tableMark)
+		for i, c := range cells {
+			fmt.Fprintf(&b, " %-*s |", width[i], c)
 		}
 		b.WriteString("\n")
+		if n == 0 {
+			b.WriteString(tableMark)
+			for _, w := range width {
+				b.WriteString(strings.Repeat("-", w+2) + "|")
+			}
+			b.WriteString("\n")
+		}
 	}
 	return b.String()
 }

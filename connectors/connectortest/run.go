@@ -15,6 +15,7 @@ import (
 
 // Run tests the subject: each claim, and that nothing unclaimed pretends to work.
 func Run(t *testing.T, s Subject) {
+	t.Run("documented", func(t *testing.T) { documented(t, s.Claims) })
 	t.Run("unclaimed", func(t *testing.T) { unclaimed(t, s) })
 	if s.Claims.Request {
 		t.Run("request", func(t *testing.T) { requests(t, s) })

@@ -65,7 +65,7 @@ func dialConfig(t testing.TB, c Config) *Client {
 
 func TestConnectorInProcess(t *testing.T) {
 	cl := claims
-	cl.Restarts = false // an embedded server lives and dies with its process
+	cl.Name, cl.Restarts = "nats embedded", false // it lives and dies with its process
 	connectortest.Run(t, connectortest.Subject{
 		Claims: cl, Queue: 100, Max: 2 << 20,
 		Open: func(t testing.TB) (connectortest.Transport, func() connectortest.Transport, func()) {
