@@ -1,0 +1,568 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/initproducerid"
+
+	"github.com/leatstream/leat/schemas"
+)
+
+// The bounds of what travels together. More records in a batch gain nothing; a broker's answer waits for the slowest
+// partition of a request; and with one request always on its way, a second fills the time that the first one takes.
+const (
+	maxBatchRecords = 2000
+	maxRequestBytes = 4 << 20
+	maxFlying       = 2 // requests on their way to one broker
+)
+
+// record is a message as it is stored. Nothing of it is kept once produce has returned.
+type record struct {
+	topic     string // in the cluster
+	partition int32
+	key       []byte // nil: none
+	value     []byte // nil: a tombstone
+	headers   []kafka.Header
+	time      time.Time // zero: now
+}
+
+// producer writes records, each partition's in the order of produce, each once. What comes while a request is on its
+// way travels in the next one; there is no timer. A batch whose outcome is not known is sent again as it was, and the
+// broker knows it by its sequence, for as long as somebody waits for it.
+type producer struct {
+	c  *Client
+	mu struct {
+		sync.Mutex
+		id     int64 // of this client's writes, -1: none yet
+		lanes  map[laneKey]*lane
+		ready  map[int32][]*lane // with something to send, by leader
+		flying map[int32]int
+	}
+	idLook chan struct{} // held by who asks for an id
+}
+
+type laneKey struct {
+	topic     string
+	partition int32
+}
+
+// lane is the way to one partition. The producer's lock guards it, except that who has busy set owns batch.
+type lane struct {
+	laneKey
+	who    producerID // of the next batch
+	queue  []entry
+	batch  *batch // taken off the queue and not settled
+	busy   bool   // the batch is on its way, or waits to be sent again
+	leader int32
+	listed bool // in ready
+}
+
+// entry is one record of a produce call.
+type entry struct {
+	sealed
+	call *produceCall
+	at   int // its place in the call
+}
+
+// produceCall is what one caller of produce waits for. The producer's lock guards it.
+type produceCall struct {
+	offsets []int64
+	left    int
+	err     error
+	trouble error // what the last try met
+	gone    bool  // the caller waits no more
+	done    chan struct{}
+}
+
+// batch is what is sent to one partition at once, again with the same bytes until it is settled.
+type batch struct {
+	entries []entry
+	who     producerID
+	raw     []byte
+	tries   int
+	unsure  bool // some try may have stored it
+}
+
+func (p *producer) init(c *Client) {
+	p.c = c
+	p.mu.id = -1
+	p.mu.lanes = map[laneKey]*lane{}
+	p.mu.ready = map[int32][]*lane{}
+	p.mu.flying = map[int32]int{}
+	p.idLook = make(chan struct{}, 1)
+}
+
+// produce stores records and returns their offsets, in order, when all in-sync replicas have them. Records of one
+// partition are stored in the order given. On error some may be stored.
+func (c *Client) produce(ctx context.Context, recs []record) ([]int64, error) {
+	const op = "kafka.produce"
+	if len(recs) == 0 {
+		return nil, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, c.late(ctx, op, "publish", nil)
+	}
+	p := &c.producer
+	if err := p.identify(ctx, op); err != nil {
+		return nil, err
+	}
+	leaders := make([]int32, len(recs))
+	for i := range recs {
+		r := &recs[i]
+		if i > 0 && r.topic == recs[i-1].topic && r.partition == recs[i-1].partition {
+			leaders[i] = leaders[i-1]
+			continue
+		}
+		var err error
+		if leaders[i], err = c.meta.leader(ctx, op, r.topic, r.partition); err != nil {
+			return nil, err
+		}
+	}
+	call := &produceCall{offsets: make([]int64, len(recs)), left: len(recs), done: make(chan struct{})}
+	p.enqueue(call, recs, seal(recs), leaders)
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		p.leave(call, recs)
+	case <-c.closing.Done():
+		p.leave(call, recs)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case call.left == 0 && call.err == nil:
+		return call.offsets, nil
+	case call.left == 0:
+		return nil, call.err
+	case c.closing.Err() != nil:
+		return nil, errClosed(op)
+	}
+	return nil, unacknowledged(ctx, op, call.trouble)
+}
+
+func unacknowledged(ctx context.Context, op string, trouble error) error {
+	if trouble == nil {
+		return schemas.Errorf(schemas.Unavailable, op, "not acknowledged in time, some may be stored: %w", context.Cause(ctx))
+	}
+	return schemas.Errorf(schemas.Unavailable, op, "not acknowledged in time, some may be stored: %w (%w)", plainly(trouble), context.Cause(ctx))
+}
+
+// seal encodes records into memory of their own.
+func seal(recs []record) []sealed {
+	now := time.Now().UnixMilli()
+	n := 0
+	for i := range recs {
+		n += sealedSize(recs[i].key, recs[i].value, recs[i].headers)
+	}
+	slab := make([]byte, 0, n)
+	out := make([]sealed, len(recs))
+	for i := range recs {
+		r := &recs[i]
+		from := len(slab)
+		slab = appendSealed(slab, r.key, r.value, r.headers)
+		out[i] = sealed{body: slab[from:len(slab):len(slab)], time: now}
+		if !r.time.IsZero() {
+			out[i].time = r.time.UnixMilli()
+		}
+	}
+	return out
+}
+
+func (p *producer) enqueue(call *produceCall, recs []record, bodies []sealed, leaders []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var l *lane
+	for i := range recs {
+		k := laneKey{recs[i].topic, recs[i].partition}
+		if l == nil || l.laneKey != k {
+			if l = p.mu.lanes[k]; l == nil {
+				l = &lane{laneKey: k, leader: leaders[i], who: producerID{id: p.mu.id}}
+				p.mu.lanes[k] = l
+			}
+		}
+		if !l.busy && l.batch == nil {
+			l.leader = leaders[i]
+		}
+		l.queue = append(l.queue, entry{bodies[i], call, i})
+		p.list(l)
+	}
+	p.sendReady()
+}
+
+// leave takes what has not been sent out of the queues. What is on its way goes on without its caller.
+func (p *producer) leave(call *produceCall, recs []record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	call.gone = true
+	for i := range recs {
+		if i > 0 && recs[i].topic == recs[i-1].topic && recs[i].partition == recs[i-1].partition {
+			continue
+		}
+		l := p.mu.lanes[laneKey{recs[i].topic, recs[i].partition}]
+		l.queue = slices.DeleteFunc(l.queue, func(e entry) bool { return e.call == call })
+	}
+}
+
+// list puts a lane among those that have something to send. The lock is held.
+func (p *producer) list(l *lane) {
+	if !l.busy && !l.listed && (l.batch != nil || len(l.queue) > 0) {
+		l.listed = true
+		p.mu.ready[l.leader] = append(p.mu.ready[l.leader], l)
+	}
+}
+
+// sendReady sends what may be sent now. The lock is held.
+func (p *producer) sendReady() {
+	for leader := range p.mu.ready {
+		for p.mu.flying[leader] < maxFlying || leader < 0 {
+			ls := p.take(leader)
+			if len(ls) == 0 {
+				break
+			}
+			p.mu.flying[leader]++
+			if !p.c.spawn(func() { p.send(leader, ls) }) {
+				return // closed: the callers know
+			}
+		}
+	}
+}
+
+// take picks the lanes of the next request to a leader and fills their batches. The lock is held.
+func (p *producer) take(leader int32) []*lane {
+	var out []*lane
+	bytes := 0
+	ready := p.mu.ready[leader]
+	for len(ready) > 0 && bytes < maxRequestBytes {
+		l := ready[0]
+		ready = ready[1:]
+		l.listed = false
+		if l.batch == nil {
+			l.fill(p.c.cfg.MaxBatchBytes)
+		}
+		if l.batch == nil {
+			continue
+		}
+		for i := range l.batch.entries {
+			bytes += len(l.batch.entries[i].body) + recordRoom
+		}
+		l.busy = true
+		out = append(out, l)
+	}
+	if len(ready) == 0 {
+		delete(p.mu.ready, leader)
+	} else {
+		p.mu.ready[leader] = ready
+	}
+	return out
+}
+
+// fill takes a batch off the queue. A record that is larger than a batch may be travels alone.
+func (l *lane) fill(limit int) {
+	n, size := 0, batchOverhead
+	for n < len(l.queue) && n < maxBatchRecords {
+		if size += len(l.queue[n].body) + recordRoom; size > limit && n > 0 {
+			break
+		}
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	l.batch = &batch{entries: slices.Clone(l.queue[:n]), who: l.who}
+	if n == len(l.queue) {
+		clear(l.queue) // so that what was sent can be freed
+		l.queue = l.queue[:0]
+	} else {
+		l.queue = slices.Clone(l.queue[n:])
+	}
+}
+
+// send makes one request and settles what comes back.
+func (p *producer) send(leader int32, ls []*lane) {
+	parts := make([]producePart, len(ls))
+	for i, l := range ls {
+		l.batch.encode()
+		parts[i] = producePart{topic: l.topic, partition: l.partition, batch: l.batch.raw}
+	}
+	var answers []produceAnswer
+	var err error = kafka.LeaderNotAvailable
+	if leader >= 0 {
+		answers, err = p.c.produceRaw(p.c.closing, leader, "", parts)
+	}
+	type failure struct {
+		l   *lane
+		err error
+	}
+	var failed []failure
+	p.mu.Lock()
+	if p.mu.flying[leader]--; p.mu.flying[leader] == 0 {
+		delete(p.mu.flying, leader)
+	}
+	for i, l := range ls {
+		lerr := err
+		if lerr == nil {
+			lerr = answers[i].err
+		}
+		if lerr != nil {
+			l.met(lerr)
+			failed = append(failed, failure{l, lerr})
+			continue
+		}
+		l.stored(answers[i].offset)
+		p.list(l)
+	}
+	p.sendReady()
+	p.mu.Unlock()
+	for _, f := range failed {
+		p.c.spawn(func() { p.again(f.l, f.err) })
+	}
+}
+
+func (b *batch) encode() {
+	if b.raw != nil {
+		return
+	}
+	n := batchOverhead
+	for i := range b.entries {
+		n += len(b.entries[i].body) + recordRoom
+	}
+	b.raw = appendBatch(make([]byte, 0, n), len(b.entries), func(i int) *sealed { return &b.entries[i].sealed }, b.who, false)
+}
+
+// met counts a try that was not acknowledged and tells the callers that still wait what stood in the way. The lock is
+// held.
+func (l *lane) met(err error) {
+	l.batch.tries++
+	l.batch.unsure = l.batch.unsure || !notStored(err)
+	for i := range l.batch.entries {
+		l.batch.entries[i].call.trouble = err
+	}
+}
+
+// stored settles the batch: it is in the log, from the offset on. The lock is held.
+func (l *lane) stored(base int64) {
+	b := l.batch
+	for i := range b.entries {
+		e := &b.entries[i]
+		e.call.offsets[e.at] = base + int64(i)
+		e.call.settle(nil)
+	}
+	l.who = b.who.after(len(b.entries))
+	l.batch, l.busy = nil, false
+}
+
+// refused settles the batch, which will not be sent again. The lock is held.
+func (l *lane) refused(err error) {
+	for i := range l.batch.entries {
+		l.batch.entries[i].call.settle(err)
+	}
+	l.forget()
+}
+
+// settle counts one record of the call. The lock is held.
+func (c *produceCall) settle(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+	if c.left--; c.left == 0 {
+		close(c.done)
+	}
+}
+
+// again does what helps after a lane's batch was not stored, and puts it back among the ready.
+func (p *producer) again(l *lane, err error) {
+	const op = "kafka.produce"
+	c, b := p.c, l.batch
+	var refuse error
+	switch {
+	case isTooMuch(err) && len(b.entries) > 1:
+		p.halve(l)
+		return
+	case isTooMuch(err):
+		refuse = p.tooMuch(l, err)
+	case errors.Is(err, kafka.OutOfOrderSequenceNumber), errors.Is(err, kafka.UnknownProducerId):
+		// The broker does not know what this client wrote last: it lost it, or let go of it after a day. What is to be
+		// written now was not: begin anew.
+		c.log.Warn("begin a new sequence", "topic", l.topic, "partition", l.partition, "error", err)
+		b.renew(b.who.id, b.who.epoch+1)
+	case errors.Is(err, kafka.InvalidProducerEpoch), errors.Is(err, kafka.InvalidProducerIDMapping), errors.Is(err, kafka.ProducerFenced):
+		id, ierr := p.newID(c.closing, op)
+		if ierr != nil {
+			refuse = ierr
+		} else {
+			b.renew(id, 0)
+		}
+	case !passing(err):
+		refuse = classify(op, "topic "+c.user(l.topic), err)
+	default:
+		refuse = p.pause(l, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if refuse != nil {
+		l.refused(refuse)
+	} else if l.abandoned() {
+		l.forget()
+	}
+	l.busy = false
+	p.list(l)
+	p.sendReady()
+}
+
+// pause waits a little and finds the leader.
+func (p *producer) pause(l *lane, err error) error {
+	const op = "kafka.produce"
+	c := p.c
+	if l.batch.tries > 1 && sleep(c.closing, min(retryPause<<min(l.batch.tries, 6), time.Second/4)) != nil {
+		return errClosed(op)
+	}
+	// A broker that does not answer says nothing about the topic: who waits decides for how long.
+	t, merr := c.meta.refresh(c.closing, op, l.topic)
+	switch {
+	case merr != nil && schemas.KindOf(merr) != schemas.Unavailable:
+		return merr
+	case merr != nil:
+		return errClosed(op)
+	case int(l.partition) >= len(t.leaders):
+		return noPartition(op, c.user(l.topic), l.partition, len(t.leaders))
+	}
+	p.mu.Lock()
+	l.leader = t.leaders[l.partition]
+	p.mu.Unlock()
+	if l.leader < 0 {
+		l.batch.tries = max(l.batch.tries, 2) // nobody to ask before the cluster has chosen
+	}
+	return nil
+}
+
+// abandoned reports whether nobody waits for the batch. The lock is held.
+func (l *lane) abandoned() bool {
+	return l.batch != nil && !slices.ContainsFunc(l.batch.entries, func(e entry) bool { return !e.call.gone })
+}
+
+// forget gives the batch up. If it may be stored, what follows is written under the next epoch: should a request with it
+// still be on its way, the broker refuses that one, and it cannot come after what follows. The lock is held.
+func (l *lane) forget() {
+	if l.batch.unsure {
+		l.batch.renew(l.batch.who.id, l.batch.who.epoch+1)
+	}
+	l.who = l.batch.who
+	l.batch = nil
+}
+
+// renew makes the batch the first of a new sequence. Epochs of an id that takes part in no transaction are the
+// client's to count (KIP-360). After 32,767 they begin anew; the broker then refuses, and a new id is asked for.
+func (b *batch) renew(id int64, epoch int16) {
+	epoch = max(epoch, 0)
+	b.who = producerID{id: id, epoch: epoch}
+	b.raw = nil
+}
+
+// notStored reports whether err says for certain that this try stored nothing.
+func notStored(err error) bool {
+	var code kafka.Error
+	if !errors.As(err, &code) {
+		return false
+	}
+	switch code {
+	case kafka.RequestTimedOut, kafka.NotEnoughReplicasAfterAppend, kafka.NetworkException, kafka.Unknown, kafka.DuplicateSequenceNumber, kafka.KafkaStorageError:
+		return false
+	}
+	return true
+}
+
+// isTooMuch reports whether a smaller batch may be taken where this one was not.
+func isTooMuch(err error) bool {
+	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge) || errors.Is(err, kafka.InvalidMessageSize) ||
+		errors.Is(err, kafka.InvalidRecord) || errors.Is(err, kafka.InvalidTimestamp)
+}
+
+// halve sends the first half of a refused batch; the rest goes back to the head of the queue. Nothing of it is stored.
+func (p *producer) halve(l *lane) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := l.batch
+	n := len(b.entries) / 2
+	l.queue = append(slices.Clone(b.entries[n:]), l.queue...)
+	l.batch = &batch{entries: b.entries[:n:n], who: b.who}
+	l.busy = false
+	p.list(l)
+	p.sendReady()
+}
+
+// tooMuch is the error of a lone record that the broker does not take.
+func (p *producer) tooMuch(l *lane, err error) error {
+	const op = "kafka.produce"
+	if errors.Is(err, kafka.InvalidRecord) || errors.Is(err, kafka.InvalidTimestamp) {
+		return classify(op, "topic "+p.c.user(l.topic), err)
+	}
+	limit, lerr := p.c.maxMessage(p.c.closing, l.topic)
+	if lerr != nil {
+		return schemas.Errorf(schemas.Invalid, op, "message of %d bytes with its headers: topic %s takes less", len(l.batch.raw), p.c.user(l.topic))
+	}
+	return oversize(op, p.c.user(l.topic), len(l.batch.raw), limit)
+}
+
+// oversize is the error of a message beyond the limit of its topic.
+func oversize(op, topic string, size, limit int) error {
+	return schemas.Errorf(schemas.Invalid, op, "message of %d bytes with its headers: topic %s takes at most %d", size, topic, limit)
+}
+
+// identify makes sure that there is a producer id.
+func (p *producer) identify(ctx context.Context, op string) error {
+	p.mu.Lock()
+	id := p.mu.id
+	p.mu.Unlock()
+	if id >= 0 {
+		return nil
+	}
+	select {
+	case p.idLook <- struct{}{}:
+		defer func() { <-p.idLook }()
+	case <-ctx.Done():
+		return p.c.late(ctx, op, "publish", nil)
+	}
+	p.mu.Lock()
+	id = p.mu.id
+	p.mu.Unlock()
+	if id >= 0 {
+		return nil
+	}
+	id, err := p.newID(ctx, op)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.mu.id = id
+	p.mu.Unlock()
+	return nil
+}
+
+// newID asks until a broker gives an id.
+func (p *producer) newID(ctx context.Context, op string) (int64, error) {
+	for tries := 0; ; tries++ {
+		r, err := p.c.ask(ctx, anyBroker, &initproducerid.Request{ProducerID: -1, ProducerEpoch: -1})
+		if err == nil {
+			a := r.(*initproducerid.Response)
+			if err = codeError(a.ErrorCode); err == nil {
+				return a.ProducerID, nil
+			}
+		}
+		switch {
+		case ctx.Err() != nil || p.c.closing.Err() != nil:
+			return 0, p.c.late(ctx, op, "producer id", err)
+		case errors.Is(err, kafka.ClusterAuthorizationFailed):
+			return 0, schemas.Errorf(schemas.Denied, op, "the broker gives no producer id: allow Write on the topics, or IdempotentWrite on the cluster")
+		case !passing(err):
+			return 0, classify(op, "producer id", err)
+		}
+		if sleep(ctx, min(retryPause<<min(tries, 4), time.Second/4)) != nil {
+			return 0, p.c.late(ctx, op, "producer id", err)
+		}
+	}
+}

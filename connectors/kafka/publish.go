@@ -1,0 +1,87 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/schemas"
+)
+
+// Publish stores messages on their topics and returns when all in-sync replicas have them. Messages of one key keep
+// their order. What a broker does not acknowledge is sent again, and stored once, until ctx ends.
+func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas.Position, error) {
+	const op = "kafka.Publish"
+	recs := make([]record, len(msgs))
+	// Messages without a key go together, call by call to another partition: together they cost less, and calls of one
+	// message still spread over all.
+	turn := c.robin.Add(1)
+	for i := range msgs {
+		var err error
+		if recs[i], err = c.record(ctx, op, &msgs[i], turn+uint32(i/keylessRun)); err != nil {
+			return nil, err
+		}
+	}
+	offsets, err := c.produce(ctx, recs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]schemas.Position, len(msgs))
+	for i := range out {
+		out[i] = schemas.Position{Stream: msgs[i].Topic, Partition: recs[i].partition, Sequence: uint64(offsets[i]) + 1}
+	}
+	return out, nil
+}
+
+// keylessRun is how many messages without a key, of one call, go to a partition before the next one has its turn.
+const keylessRun = 100
+
+// toRecord addresses a message and checks that its topic takes it: NotFound, or Invalid with its size and the limit.
+func (c *Client) toRecord(ctx context.Context, op string, m *schemas.Message) (record, error) {
+	turn := uint32(0)
+	if m.Key == "" {
+		turn = c.robin.Add(1)
+	}
+	return c.record(ctx, op, m, turn)
+}
+
+// record is toRecord for a message that goes to the partition whose turn it is, if it has no key.
+func (c *Client) record(ctx context.Context, op string, m *schemas.Message, turn uint32) (record, error) {
+	n, err := c.partitions(ctx, op, m.Topic)
+	if err != nil {
+		return record{}, err
+	}
+	r := record{topic: c.name(m.Topic), value: m.Payload, headers: headersOf(m)}
+	if m.Key != "" {
+		r.key, r.partition = []byte(m.Key), partitionOf(m.Key, n)
+	} else {
+		r.partition = int32(turn % uint32(n))
+	}
+	if r.value == nil {
+		r.value = []byte{} // a null value is a tombstone, which deletes on a compacted topic: nothing here means one
+	}
+	return r, c.checkSize(ctx, op, &r)
+}
+
+// smallMessage is below every limit that is worth a look: brokers take 1 MiB as they come.
+const smallMessage = 128 << 10
+
+// checkSize is Invalid for a record that its topic would not take.
+func (c *Client) checkSize(ctx context.Context, op string, r *record) error {
+	size := sealedSize(r.key, r.value, r.headers)
+	if size < smallMessage {
+		return nil
+	}
+	limit, err := c.maxMessage(ctx, r.topic)
+	if err != nil {
+		if schemas.KindOf(err) == schemas.Denied {
+			return nil // the broker refuses what is too large, with less to say
+		}
+		return err
+	}
+	if size = batchSize(size); size > limit {
+		return oversize(op, c.user(r.topic), size, limit)
+	}
+	return nil
+}
+
+var _ connectors.Publisher = (*Client)(nil)
