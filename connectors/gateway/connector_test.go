@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -39,6 +40,33 @@ func TestConnector(t *testing.T) {
 			return again(), again, nil
 		},
 	})
+}
+
+// TestCallerLeaves: when a caller hangs up, whoever was asked for it learns so, long before the deadline.
+func TestCallerLeaves(t *testing.T) {
+	asked, left := make(chan struct{}), make(chan error, 1)
+	url, _, _ := start(t, func(_ *Config, d *Deps) {
+		d.Requester = requester(func(ctx context.Context, m *schemas.Message) (*schemas.Message, error) {
+			close(asked)
+			<-ctx.Done()
+			left <- ctx.Err()
+			return nil, ctx.Err()
+		})
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go func() {
+		<-asked
+		cancel()
+	}()
+	tr := &http.Transport{}
+	defer tr.CloseIdleConnections()
+	if _, err := (&caller{url, &http.Client{Transport: tr}}).Request(ctx, &schemas.Message{Topic: "p", Payload: []byte("{}")}); !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller got %v", err)
+	}
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("the request ended with %v, want that its caller left", err)
+	}
 }
 
 // caller asks the gateway as any HTTP client would, and reads its statuses and errors back.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/connectors/connectortest"
+	"github.com/leatstream/leat/schemas"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,4 +43,37 @@ func TestConnector(t *testing.T) {
 			return tr, func() connectortest.Transport { return tr }, nil
 		},
 	})
+}
+
+// TestNothingIsKeptOfCallersThatLeft: who gave up is forgotten, so that nothing grows with them.
+func TestNothingIsKeptOfCallersThatLeft(t *testing.T) {
+	b, err := New(Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := b.Serve(t.Context(), "p", "primary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close(context.WithoutCancel(t.Context()))
+	gone, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	for range 3 {
+		go func() {
+			_, err := b.Request(gone, &schemas.Message{Topic: "p"})
+			left <- err
+		}()
+		if _, err := src.Receive(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	for range 3 {
+		if err := <-left; schemas.KindOf(err) != schemas.Expired {
+			t.Errorf("a caller that left got %v", err)
+		}
+	}
+	if n := len(b.waiting.by); n > 0 {
+		t.Errorf("%d callers that left are still waited for", n)
+	}
 }
