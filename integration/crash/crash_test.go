@@ -15,8 +15,9 @@ import (
 	"github.com/leatstream/leat/integration/child"
 )
 
-// config makes a job's next owner wait less than a life lasts for the lease of the last one.
-const config = "jobs: {lease_renew: 50ms, lease_expiry: 200ms, progress: 100ms}\n"
+// config makes a job's next owner wait less than a life lasts for the lease of the last one, and a topic reserve less:
+// hundreds of rounds make a topic for every other job, and no room for them is not what is tested here.
+const config = "jobs: {lease_renew: 50ms, lease_expiry: 200ms, progress: 100ms}\nnats: {topic_bytes: 268435456}\n"
 
 // trial is one series of kills on one data folder.
 type trial struct {
