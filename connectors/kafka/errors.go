@@ -73,8 +73,11 @@ func plainly(err error) error {
 		host    x509.HostnameError
 		unknown x509.UnknownAuthorityError
 		record  tls.RecordHeaderError
+		words   said
 	)
 	switch {
+	case errors.As(err, &words):
+		return oneLine(err)
 	case errors.As(err, &code):
 		return said{code.Title(), err}
 	case errors.As(err, &record):

@@ -33,7 +33,11 @@ type fetcher struct {
 	names     map[string]string
 	tries     int
 	trouble   error // why the last call brought nothing, nil if nothing is wrong
+	onward    bool  // never go back: errGone if what was asked for is not there any more
 }
+
+// errGone says that a partition ends before where it was to be read.
+var errGone = errors.New("the partition ends before it")
 
 // newFetcher reads a partition of a topic, as the user names it, from an offset, fromFirst or fromEnd.
 func (c *Client) newFetcher(topic string, partition int32, from int64) *fetcher {
@@ -127,6 +131,9 @@ func (f *fetcher) reset(ctx context.Context) error {
 	first, err := f.c.listOffset(ctx, "kafka.fetch", f.topic, f.partition, fromFirst)
 	if err != nil {
 		return err
+	}
+	if f.onward && first <= f.pos {
+		return errGone
 	}
 	f.c.log.Warn("offset is not there any more", "topic", f.topic, "partition", f.partition, "offset", f.pos, "first", first)
 	f.pos = first
@@ -399,14 +406,8 @@ func (c *Client) persist(ctx context.Context, op, topic string, fn func(t *topic
 		if ferr == nil {
 			return nil
 		}
-		if ctx.Err() != nil || c.closing.Err() != nil {
-			return c.late(ctx, op, "topic "+c.user(topic), ferr)
-		}
-		if !passing(ferr) {
-			return classify(op, "topic "+c.user(topic), ferr)
-		}
-		if sleep(ctx, min(retryPause<<min(tries, 4), time.Second/4)) != nil {
-			return c.late(ctx, op, "topic "+c.user(topic), ferr)
+		if err := c.again(ctx, op, "topic "+c.user(topic), tries, ferr); err != nil {
+			return err
 		}
 		t, err = c.meta.refresh(ctx, op, topic)
 	}

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -13,21 +14,46 @@ import (
 
 // franz reads n records of a topic (its name in the cluster), committed ones alone, with a client that shares no code
 // with this one. They come in order within each partition.
-func franz(t testing.TB, ctx context.Context, c *Client, topic string, n int) []*kgo.Record {
+func franz(t testing.TB, ctx context.Context, c *Client, topic string, n int) (out []*kgo.Record) {
+	t.Helper()
+	franzPoll(t, ctx, c, topic, func(rs []*kgo.Record) bool {
+		out = append(out, rs...)
+		return len(out) >= n
+	})
+	return out
+}
+
+// franzTo reads until it has seen an offset in each partition named.
+func franzTo(t testing.TB, ctx context.Context, c *Client, topic string, last map[int32]int64) (out []*kgo.Record) {
+	t.Helper()
+	left := maps.Clone(last)
+	franzPoll(t, ctx, c, topic, func(rs []*kgo.Record) bool {
+		out = append(out, rs...)
+		for _, r := range rs {
+			if end, ok := left[r.Partition]; ok && r.Offset >= end {
+				delete(left, r.Partition)
+			}
+		}
+		return len(left) == 0
+	})
+	return out
+}
+
+func franzPoll(t testing.TB, ctx context.Context, c *Client, topic string, enough func([]*kgo.Record) bool) {
 	t.Helper()
 	k, err := kgo.NewClient(kgo.SeedBrokers(c.cfg.Bootstrap...), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	must(t, err)
 	defer k.Close()
-	var out []*kgo.Record
-	for len(out) < n {
+	for {
 		fs := k.PollFetches(ctx)
 		for _, e := range fs.Errors() {
 			t.Fatalf("franz-go: %s/%d: %v", e.Topic, e.Partition, e.Err)
 		}
-		out = append(out, fs.Records()...)
+		if enough(fs.Records()) {
+			return
+		}
 	}
-	return out
 }
 
 // TestIndependent: what is published here is what another client reads: key, headers, value, partition, order.

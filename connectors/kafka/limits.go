@@ -37,30 +37,15 @@ func (c *Client) maxMessage(ctx context.Context, topic string) (int, error) {
 	return n, nil
 }
 
-// The kinds of resources that have a configuration.
-const (
-	resourceTopic  = 2
-	resourceBroker = 4
-)
+// resourceTopic is the kind of a topic among what has settings.
+const resourceTopic = 2
 
-// topicConfig returns settings of a topic, by name; none named means all.
+// topicConfig returns settings of a topic (its name in the cluster); none named means all.
 func (c *Client) topicConfig(ctx context.Context, op, topic string, names ...string) (map[string]string, error) {
-	return c.describe(ctx, op, anyBroker, resourceTopic, topic, names)
-}
-
-// brokerConfig returns settings of a broker.
-func (c *Client) brokerConfig(ctx context.Context, op string, broker int32, names ...string) (map[string]string, error) {
-	return c.describe(ctx, op, broker, resourceBroker, strconv.Itoa(int(broker)), names)
-}
-
-func (c *Client) describe(ctx context.Context, op string, broker int32, kind int8, name string, names []string) (map[string]string, error) {
-	what := "the settings of topic " + c.user(name)
-	if kind == resourceBroker {
-		what = "the settings of broker " + name
-	}
-	req := &describeconfigs.Request{Resources: []describeconfigs.RequestResource{{ResourceType: kind, ResourceName: name, ConfigNames: names}}}
+	what := "the settings of topic " + c.user(topic)
+	req := &describeconfigs.Request{Resources: []describeconfigs.RequestResource{{ResourceType: resourceTopic, ResourceName: topic, ConfigNames: names}}}
 	for tries := 0; ; tries++ {
-		r, err := c.ask(ctx, broker, req)
+		r, err := c.ask(ctx, anyBroker, req)
 		if err == nil {
 			a := r.(*describeconfigs.Response)
 			if len(a.Resources) != 1 {
@@ -74,16 +59,11 @@ func (c *Client) describe(ctx context.Context, op string, broker int32, kind int
 				return out, nil
 			}
 		}
-		switch {
-		case ctx.Err() != nil || c.closing.Err() != nil:
-			return nil, c.late(ctx, op, what, err)
-		case errors.Is(err, kafka.UnknownTopicOrPartition):
-			return nil, noTopic(op, c.user(name))
-		case !passing(err):
-			return nil, classify(op, what, err)
+		if errors.Is(err, kafka.UnknownTopicOrPartition) {
+			return nil, noTopic(op, c.user(topic))
 		}
-		if sleep(ctx, min(retryPause<<min(tries, 4), time.Second/4)) != nil {
-			return nil, c.late(ctx, op, what, err)
+		if err := c.again(ctx, op, what, tries, err); err != nil {
+			return nil, err
 		}
 	}
 }

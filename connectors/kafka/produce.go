@@ -553,16 +553,11 @@ func (p *producer) newID(ctx context.Context, op string) (int64, error) {
 				return a.ProducerID, nil
 			}
 		}
-		switch {
-		case ctx.Err() != nil || p.c.closing.Err() != nil:
-			return 0, p.c.late(ctx, op, "producer id", err)
-		case errors.Is(err, kafka.ClusterAuthorizationFailed):
-			return 0, schemas.Errorf(schemas.Denied, op, "the broker gives no producer id: allow Write on the topics, or IdempotentWrite on the cluster")
-		case !passing(err):
-			return 0, classify(op, "producer id", err)
+		if errors.Is(err, kafka.ClusterAuthorizationFailed) {
+			return 0, schemas.Errorf(schemas.Denied, op, "the broker gives no producer id: allow Write on a topic, or IdempotentWrite on the cluster")
 		}
-		if sleep(ctx, min(retryPause<<min(tries, 4), time.Second/4)) != nil {
-			return 0, p.c.late(ctx, op, "producer id", err)
+		if err := p.c.again(ctx, op, "producer id", tries, err); err != nil {
+			return 0, err
 		}
 	}
 }

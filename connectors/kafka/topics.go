@@ -80,16 +80,11 @@ func (c *Client) create(ctx context.Context, op, topic string, want TopicSpec) (
 	what := "topic " + c.user(topic)
 	for tries := 0; ; tries++ {
 		made, err := c.createOnce(ctx, topic, want)
-		switch {
-		case err == nil:
+		if err == nil {
 			return made, nil
-		case ctx.Err() != nil || c.closing.Err() != nil:
-			return false, c.late(ctx, op, what, err)
-		case !passing(err):
-			return false, classify(op, what, err)
 		}
-		if sleep(ctx, min(retryPause<<min(tries, 4), time.Second/4)) != nil {
-			return false, c.late(ctx, op, what, err)
+		if err := c.again(ctx, op, what, tries, err); err != nil {
+			return false, err
 		}
 	}
 }
@@ -119,17 +114,18 @@ func (c *Client) createOnce(ctx context.Context, topic string, want TopicSpec) (
 	if err != nil {
 		return false, err
 	}
-	for _, a := range r.(*createtopics.Response).Topics {
-		err := codeError(a.ErrorCode)
-		if errors.Is(err, kafka.TopicAlreadyExists) {
-			return false, nil
-		}
-		if err != nil && a.ErrorMessage != "" {
-			err = said{strings.TrimSuffix(a.ErrorMessage, "."), err}
-		}
-		return true, err
+	ts := r.(*createtopics.Response).Topics
+	if len(ts) != 1 {
+		return false, kafka.Unknown
 	}
-	return false, kafka.Unknown
+	err = codeError(ts[0].ErrorCode)
+	if errors.Is(err, kafka.TopicAlreadyExists) {
+		return false, nil
+	}
+	if m := ts[0].ErrorMessage; err != nil && m != "" {
+		err = said{strings.TrimSuffix(m, "."), err}
+	}
+	return true, err
 }
 
 // settle waits until a topic that was just made can be used: brokers learn of it one after another, and its leaders
@@ -247,24 +243,15 @@ func (c *Client) DeleteTopic(ctx context.Context, name string) error {
 	what := "topic " + name
 	for tries := 0; ; tries++ {
 		err := c.deleteOnce(ctx, topic)
-		if err == nil {
+		if errors.Is(err, kafka.UnknownTopicOrPartition) && tries == 0 {
+			return noTopic(op, name)
+		}
+		if err == nil || errors.Is(err, kafka.UnknownTopicOrPartition) { // an earlier try did it
 			break
 		}
-		switch {
-		case ctx.Err() != nil || c.closing.Err() != nil:
-			return c.late(ctx, op, what, err)
-		case errors.Is(err, kafka.UnknownTopicOrPartition) && tries == 0:
-			return noTopic(op, name)
-		case errors.Is(err, kafka.UnknownTopicOrPartition): // an earlier try did it
-		case !passing(err):
-			return classify(op, what, err)
-		default:
-			if sleep(ctx, min(retryPause<<min(tries, 4), time.Second/4)) != nil {
-				return c.late(ctx, op, what, err)
-			}
-			continue
+		if err := c.again(ctx, op, what, tries, err); err != nil {
+			return err
 		}
-		break
 	}
 	err := c.everywhere(ctx, op, topic, func(r *meta.Response) error {
 		for i := range r.Topics {
@@ -288,10 +275,11 @@ func (c *Client) deleteOnce(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range r.(*deletetopics.Response).Responses {
-		return codeError(a.ErrorCode)
+	ts := r.(*deletetopics.Response).Responses
+	if len(ts) != 1 {
+		return kafka.Unknown
 	}
-	return kafka.Unknown
+	return codeError(ts[0].ErrorCode)
 }
 
 // retentionMs is a retention as a topic's setting has it.

@@ -18,7 +18,8 @@ func Shared(t testing.TB) *Cluster {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.c == nil && shared.err == nil {
-		shared.c, shared.err = start(1)
+		// Compaction is looked for often, so that tests need not wait 15 s for it.
+		shared.c, shared.err = start(1, Properties("log.cleaner.backoff.ms=100"))
 	}
 	if shared.err != nil {
 		t.Fatal(shared.err)
