@@ -23,18 +23,30 @@ type frames struct {
 	msg  *ipc.Message
 }
 
-const maxMetadata = 16 << 20
+const (
+	maxMetadata = 16 << 20
+	// maxBatch bounds the buffers of one batch together, decompressed: they may lie over one another, and may have been
+	// compressed a thousandfold.
+	maxBatch = 4 * maxAlloc
+	// maxRatio is more than any block of LZ4 (255) or Zstandard (128 KiB out of 4 bytes) expands.
+	maxRatio = 1 << 16
+	// unproven is what a stream's claim of a size is trusted for before that many bytes have come.
+	unproven = 64 << 10
+)
 
 // Slots of Arrow's flatbuffer tables, from format/Message.fbs and format/Schema.fbs of Apache Arrow.
 const (
 	slotHeaderType, slotHeader, slotBodyLength = 6, 8, 10
-	slotBatchLength                            = 4
+	slotBatchLength, slotBatchBuffers          = 4, 8
+	slotBatchCompression                       = 10
+	slotDictionaryData                         = 6
 	slotSchemaFields, slotSchemaMetadata       = 6, 8
 	slotSchemaFeatures                         = 10
 	slotFieldKind, slotFieldType               = 8, 10
 	slotFieldChildren, slotFieldMetadata       = 14, 16
 	slotUnionIDs                               = 6
-	headerSchema, headerRecordBatch            = 1, 3
+	headerSchema, headerDictionary             = 1, 2
+	headerRecordBatch                          = 3
 	kindUnion                                  = 14
 )
 
@@ -54,22 +66,25 @@ func (f *frames) Message() (*ipc.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		kind, body, rows, err := examine(meta)
+		m, err := examine(meta)
 		if err != nil {
 			return nil, err
 		}
-		if body < 0 || body > maxAlloc || f.left >= 0 && body > f.left {
-			return nil, fmt.Errorf("a message body of %d bytes", body)
+		if m.body < 0 || m.body > maxAlloc || f.left >= 0 && m.body > f.left {
+			return nil, fmt.Errorf("a message body of %d bytes", m.body)
 		}
-		if kind == headerRecordBatch && rows <= f.skip && f.skip > 0 {
-			if err := f.discard(body); err != nil {
+		if m.kind == headerRecordBatch && m.rows <= f.skip && f.skip > 0 {
+			if err := f.discard(m.body); err != nil {
 				return nil, err
 			}
-			f.skip -= rows
+			f.skip -= m.rows
 			continue
 		}
-		b := make([]byte, body)
-		if err := f.read(b); err != nil {
+		b, err := f.take(m.body)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkBuffers(m.batch, b); err != nil {
 			return nil, err
 		}
 		f.Release()
@@ -104,8 +119,27 @@ func (f *frames) metadata() ([]byte, error) {
 	if size < 8 || size > maxMetadata || f.left >= 0 && int64(size) > f.left {
 		return nil, fmt.Errorf("a message header of %d bytes", size)
 	}
-	meta := make([]byte, size)
-	return meta, f.read(meta)
+	return f.take(int64(size))
+}
+
+// take reads n bytes. Of a stream, whose length is not known, it asks for memory as the bytes come.
+func (f *frames) take(n int64) ([]byte, error) {
+	first := n
+	if f.left < 0 {
+		first = min(n, unproven)
+	}
+	b := make([]byte, first)
+	for at := int64(0); ; {
+		if err := f.read(b[at:]); err != nil {
+			return nil, err
+		}
+		if at = int64(len(b)); at == n {
+			return b, nil
+		}
+		more := make([]byte, min(n, 16*at))
+		copy(more, b)
+		b = more
+	}
 }
 
 func (f *frames) read(b []byte) error {
@@ -137,27 +171,31 @@ func cut(err error) error {
 	return err
 }
 
-// examine reads a message's kind, body length and rows, and bounds what its schema can make Arrow allocate.
-func examine(meta []byte) (kind byte, body, rows int64, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("a message header that points outside itself")
-		}
-	}()
+// message is what its header says of a message.
+type message struct {
+	kind  byte
+	body  int64
+	rows  int64             // of a record batch
+	batch flatbuffers.Table // the RecordBatch, of a dictionary too; without bytes if there is none
+}
+
+// examine reads a message's header, and bounds what its schema can make Arrow allocate.
+func examine(meta []byte) (m message, err error) {
+	defer outside(&err)
 	root := flatbuffers.Table{Bytes: meta, Pos: flatbuffers.GetUOffsetT(meta)}
 	if o := root.Offset(slotHeaderType); o != 0 {
-		kind = root.GetByte(root.Pos + flatbuffers.UOffsetT(o))
+		m.kind = root.GetByte(root.Pos + flatbuffers.UOffsetT(o))
 	}
 	if o := root.Offset(slotBodyLength); o != 0 {
-		body = root.GetInt64(root.Pos + flatbuffers.UOffsetT(o))
+		m.body = root.GetInt64(root.Pos + flatbuffers.UOffsetT(o))
 	}
 	o := root.Offset(slotHeader)
 	if o == 0 {
-		return 0, 0, 0, errors.New("a message without a header")
+		return m, errors.New("a message without a header")
 	}
 	var head flatbuffers.Table
 	root.Union(&head, flatbuffers.UOffsetT(o))
-	switch kind {
+	switch m.kind {
 	case headerSchema:
 		budget := 4 * schemas.MaxColumns
 		if vectorFits(head, slotSchemaMetadata, 4) && vectorFits(head, slotSchemaFeatures, 8) {
@@ -165,15 +203,64 @@ func examine(meta []byte) (kind byte, body, rows int64, err error) {
 		} else {
 			err = errTooLong
 		}
-	case headerRecordBatch:
-		if o := head.Offset(slotBatchLength); o != 0 {
-			rows = head.GetInt64(head.Pos + flatbuffers.UOffsetT(o))
+	case headerDictionary:
+		if o := flatbuffers.UOffsetT(head.Offset(slotDictionaryData)); o != 0 {
+			m.batch = flatbuffers.Table{Bytes: meta, Pos: head.Indirect(head.Pos + o)}
 		}
-		if rows < 0 {
-			err = fmt.Errorf("a batch of %d rows", rows)
+	case headerRecordBatch:
+		m.batch = head
+		if o := head.Offset(slotBatchLength); o != 0 {
+			m.rows = head.GetInt64(head.Pos + flatbuffers.UOffsetT(o))
+		}
+		if m.rows < 0 {
+			err = fmt.Errorf("a batch of %d rows", m.rows)
 		}
 	}
-	return kind, body, rows, err
+	return m, err
+}
+
+// outside makes an error of a panic: flatbuffers follow every offset.
+func outside(err *error) {
+	if p := recover(); p != nil {
+		*err = errors.New("a message header that points outside itself")
+	}
+}
+
+// checkBuffers bounds what a batch's buffers make Arrow allocate: it copies each, and takes the size of a compressed one
+// from its first 8 bytes.
+func checkBuffers(batch flatbuffers.Table, body []byte) (err error) {
+	if batch.Bytes == nil {
+		return nil
+	}
+	defer outside(&err)
+	o := flatbuffers.UOffsetT(batch.Offset(slotBatchBuffers))
+	if o == 0 {
+		return nil
+	}
+	compressed := batch.Offset(slotBatchCompression) != 0
+	at, total := batch.Vector(o), int64(0)
+	for i := range batch.VectorLen(o) {
+		p := at + flatbuffers.UOffsetT(16*i)
+		offset, size := batch.GetInt64(p), batch.GetInt64(p+8)
+		if size == 0 {
+			continue
+		}
+		if offset < 0 || size < 0 || offset > int64(len(body)) || size > int64(len(body))-offset || compressed && size < 8 {
+			return fmt.Errorf("a buffer of %d bytes at %d in a message of %d", size, offset, len(body))
+		}
+		if compressed {
+			packed := size - 8
+			if size = int64(binary.LittleEndian.Uint64(body[offset:])); size == -1 {
+				size = packed // as it is
+			} else if size < 0 || size > packed*maxRatio {
+				return fmt.Errorf("%d bytes that claim to be %d compressed", packed, size)
+			}
+		}
+		if total += size; size > maxAlloc || total > maxBatch {
+			return fmt.Errorf("a batch of more than %d bytes, or a column of more than %d", maxBatch, maxAlloc)
+		}
+	}
+	return nil
 }
 
 var errTooLong = errors.New("a list in its schema that is longer than the schema")

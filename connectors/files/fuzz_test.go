@@ -3,6 +3,7 @@ package files
 import (
 	"bytes"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/ipc"
+	flatbuffers "github.com/google/flatbuffers/go"
 
 	"github.com/leatstream/leat/schemas"
 )
@@ -125,7 +128,12 @@ func fuzzStream(f *testing.F, format Format) {
 	})
 }
 
-func FuzzParquet(f *testing.F)   { fuzzFile(f, Parquet) }
+func FuzzParquet(f *testing.F) {
+	f.Add(parquetFile([][]byte{node(math.MaxInt32), node(0)}, ""))
+	f.Add(parquetFile([][]byte{node(1), node(0)}, arrowSchema(f, longMetadata)))
+	fuzzFile(f, Parquet)
+}
+
 func FuzzArrowFile(f *testing.F) { fuzzFile(f, Arrow) }
 func FuzzCSV(f *testing.F)       { fuzzStream(f, CSV) }
 
@@ -137,6 +145,8 @@ func FuzzArrowStream(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
+	f.Add(batchStream(f, 100, func(flatbuffers.Table, []byte) {}, ipc.WithLZ4()))
+	f.Add(batchStream(f, 100, func(flatbuffers.Table, []byte) {}, ipc.WithZstd()))
 	fuzzStream(f, Stream)
 }
 

@@ -41,8 +41,14 @@ func openParquet(ctx context.Context, path string, src source, size int64, o *Op
 	bad := func(err error) error {
 		return schemas.Errorf(schemas.Invalid, "files.Open", "%s: not a readable Parquet file: %w", path, err)
 	}
+	if err := checkFooter(src.file, size); err != nil {
+		return nil, bad(err)
+	}
 	f, err := file.NewParquetReader(io.NewSectionReader(src.file, 0, size), file.WithReadProps(props))
 	if err != nil {
+		return nil, bad(err)
+	}
+	if err := checkOrigin(f.MetaData().KeyValueMetadata()); err != nil {
 		return nil, bad(err)
 	}
 	fr, err := pqarrow.NewFileReader(f, pqarrow.ArrowReadProperties{BatchSize: int64(o.BatchRows)}, mem)
