@@ -33,6 +33,7 @@ type Client struct {
 
 	meta     metadata
 	producer producer
+	requests requests
 	robin    atomic.Uint32 // partition of keyless messages
 	limits   sync.Map      // topic -> limit
 
@@ -64,6 +65,7 @@ func Dial(ctx context.Context, c Config, log *slog.Logger) (*Client, error) {
 	cl.mu.conns = map[*conn]struct{}{}
 	cl.meta.init(cl)
 	cl.producer.init(cl)
+	cl.requests.init(cl)
 	cl.robin.Store(rand.Uint32())
 	cl.transport = &kafka.Transport{
 		Dial: cl.dial, DialTimeout: c.CallTimeout, IdleTimeout: 5 * time.Minute, ClientID: c.ClientID,
@@ -140,6 +142,7 @@ func (k *conn) Close() error {
 
 // Close ends everything that is under way and closes the connections. Idempotent.
 func (c *Client) Close() {
+	c.requests.close() // others take the requests over
 	c.mu.Lock()
 	c.stop() // under the lock: spawn starts nothing after it
 	c.mu.Unlock()
@@ -149,6 +152,7 @@ func (c *Client) Close() {
 		k.Conn.Close() // whoever reads from it finds out and forgets it
 	}
 	c.mu.Unlock()
+	c.requests.close() // those that were opened meanwhile
 	c.wg.Wait()
 }
 

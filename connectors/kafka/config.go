@@ -40,6 +40,9 @@ type Config struct {
 	InFlight  int           `yaml:"in_flight"` // records of one partition delivered and not settled
 	Watchdog  time.Duration `yaml:"watchdog"`  // a record that is not settled for so long is reported
 
+	// Requests that may wait for Receive, for each pipeline; more are answered Overloaded.
+	Queue int `yaml:"queue"`
+
 	MaxBatchBytes int           `yaml:"max_batch_bytes"` // records that travel together; a larger one travels alone
 	FetchBytes    int           `yaml:"fetch_bytes"`     // asked for at once, for each partition
 	CallTimeout   time.Duration `yaml:"call_timeout"`    // one try of a call to a broker
@@ -87,6 +90,8 @@ func Default() Config {
 		// 6 s is the least that brokers allow as they come. A new member waits for the others' next heartbeat.
 		Session: 6 * time.Second, Heartbeat: 300 * time.Millisecond,
 		InFlight: 8192, Watchdog: time.Minute,
+		// 4096 waiting requests are some 100 ms of work of a small model: more only grows the wait of everybody.
+		Queue: 4096,
 		// Brokers take batches of 1,048,588 bytes as they come.
 		MaxBatchBytes: 900 << 10, FetchBytes: 8 << 20,
 		CallTimeout: 5 * time.Second, ConnectWait: 10 * time.Second,
@@ -126,7 +131,7 @@ func (c *Config) Validate() error {
 		v, min, to int
 	}{
 		{"max_batch_bytes", c.MaxBatchBytes, 16 << 10, 64 << 20}, {"fetch_bytes", c.FetchBytes, 64 << 10, 256 << 20},
-		{"in_flight", c.InFlight, 1, 1 << 20},
+		{"in_flight", c.InFlight, 1, 1 << 20}, {"queue", c.Queue, 1, 1 << 20},
 	} {
 		if f.v < f.min || f.v > f.to {
 			fail(f.name, "%d: want %d to %d", f.v, f.min, f.to)
