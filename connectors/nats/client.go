@@ -40,6 +40,7 @@ type Client struct {
 
 	robin  atomic.Uint64 // partition of keyless messages
 	topics sync.Map      // topic -> int partitions
+	stores sync.Map      // topic -> uint64 reconnects of core at which its stream last stored what was published
 	mu     struct {
 		sync.Mutex
 		scores   map[*scoreSource]struct{}

@@ -19,6 +19,7 @@ func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas
 	const op = "nats.Publish"
 	out := make([]schemas.Position, len(msgs))
 	w := newWindow(c, c.core, op, len(msgs))
+	w.topics = msgs
 	for i := range msgs {
 		m, p, err := c.topicMessage(ctx, op, &msgs[i])
 		if err != nil {
@@ -82,6 +83,8 @@ type window struct {
 	op   string
 	msgs []nats.Msg
 	seqs []uint64 // 0: not acknowledged yet
+	// topics are the messages as they came, where order counts; nil: queues, which promise none.
+	topics []schemas.Message
 }
 
 func newWindow(c *Client, nc *nats.Conn, op string, n int) *window {
@@ -105,6 +108,9 @@ func (w *window) run(ctx context.Context) error {
 		err := w.round(ctx, inbox, acks, round)
 		if err == nil {
 			return nil
+		}
+		for i := range w.topics {
+			w.c.stores.Delete(w.topics[i].Topic)
 		}
 		if ctx.Err() != nil || w.c.closing.Err() != nil {
 			return schemas.Errorf(schemas.Unavailable, w.op, "not acknowledged in time, some may be stored: %w", errors.Join(context.Cause(ctx), err))
@@ -157,13 +163,17 @@ func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, r
 		if w.seqs[i] != 0 {
 			continue
 		}
-		for firstErr == nil && waiting >= w.c.cfg.Window {
+		alone := w.alone(i, epoch)
+		for firstErr == nil && (waiting >= w.c.cfg.Window || alone && waiting > 0) {
 			if !take(true) {
 				return w.unanswered(ctx)
 			}
 		}
 		if firstErr != nil {
 			break
+		}
+		if w.nc.Stats().Reconnects != epoch { // what was sent before may be lost: nothing may overtake it
+			return nats.ErrDisconnected
 		}
 		m := &w.msgs[i]
 		m.Reply = ackSubject(inbox, i, round)
@@ -172,7 +182,10 @@ func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, r
 			break
 		}
 		waiting++
-		for waiting > 0 && take(false) {
+		for waiting > 0 && take(alone && firstErr == nil) {
+		}
+		if alone && w.seqs[i] != 0 {
+			w.c.stores.Store(w.topics[i].Topic, epoch)
 		}
 	}
 	for waiting > 0 {
@@ -184,6 +197,16 @@ func (w *window) round(ctx context.Context, inbox string, acks chan *nats.Msg, r
 		}
 	}
 	return firstErr
+}
+
+// alone reports whether message i goes without company: a server that came back answers before its streams do, which
+// refuse some messages and then store those behind them. So the first of a topic is acknowledged before the next is sent.
+func (w *window) alone(i int, epoch uint64) bool {
+	if w.topics == nil {
+		return false
+	}
+	at, ok := w.c.stores.Load(w.topics[i].Topic)
+	return !ok || at != epoch
 }
 
 // await waits for an answer, nil when none will come: ctx ended, the connection broke, or CallTimeout went by.
