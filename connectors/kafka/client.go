@@ -39,7 +39,8 @@ type Client struct {
 
 	mu struct {
 		sync.Mutex
-		conns map[*conn]struct{}
+		conns     map[*conn]struct{}
+		discovery *look // of brokers, under way
 	}
 }
 
@@ -110,8 +111,11 @@ func (c *Client) connect(ctx context.Context) error {
 
 // dial opens a connection that ends with the client.
 func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: c.cfg.CallTimeout}
-	nc, err := d.DialContext(ctx, network, address)
+	dialer := c.cfg.dialer
+	if dialer == nil {
+		dialer = (&net.Dialer{Timeout: c.cfg.CallTimeout}).DialContext
+	}
+	nc, err := dialer(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}

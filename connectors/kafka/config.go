@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -47,6 +48,10 @@ type Config struct {
 	FetchBytes    int           `yaml:"fetch_bytes"`     // asked for at once, for each partition
 	CallTimeout   time.Duration `yaml:"call_timeout"`    // one try of a call to a broker
 	ConnectWait   time.Duration `yaml:"connect_wait"`    // how long Dial tries
+
+	Metrics *Metrics `yaml:"-"` // nil: none
+
+	dialer func(ctx context.Context, network, address string) (net.Conn, error) // of tests, that break connections
 }
 
 // TLS says how connections are encrypted. The broker's certificate is always checked.

@@ -33,7 +33,8 @@ type fetcher struct {
 	names     map[string]string
 	tries     int
 	trouble   error // why the last call brought nothing, nil if nothing is wrong
-	onward    bool  // never go back: errGone if what was asked for is not there any more
+	missing   missing
+	onward    bool // never go back: errGone if what was asked for is not there any more
 }
 
 // errGone says that a partition ends before where it was to be read.
@@ -61,7 +62,8 @@ const pollPause = 2 * time.Millisecond
 
 // next returns the records from the position on, as many as come with one answer. It waits for the first for up to
 // wait, and may return none. Brokers that refuse for now or do not answer are asked again, and are no error here:
-// trouble says what it was. NotFound says that topic or partition is gone, Denied that it may not be read.
+// trouble says what it was. One that is silent is waited for beyond wait, up to CallTimeout. NotFound says that topic or
+// partition is gone, Denied that it may not be read.
 func (f *fetcher) next(ctx context.Context, wait time.Duration) ([]fetched, error) {
 	end := time.Now().Add(wait)
 	for {
@@ -69,7 +71,7 @@ func (f *fetcher) next(ctx context.Context, wait time.Duration) ([]fetched, erro
 		rs, err := f.once(ctx, max(0, time.Until(end)))
 		switch {
 		case err == nil:
-			f.tries, f.trouble = 0, nil
+			f.tries, f.trouble, f.missing = 0, nil, missing{}
 			if len(rs) > 0 {
 				return rs, nil
 			}
@@ -104,11 +106,13 @@ func (f *fetcher) recoverable(err error) bool {
 	return passing(err) || errors.Is(err, kafka.OffsetOutOfRange)
 }
 
-// recover does what helps against err.
+// recover does what helps against err. It returns what ends the reading.
 func (f *fetcher) recover(ctx context.Context, err error) error {
-	const op = "kafka.fetch"
 	if errors.Is(err, kafka.OffsetOutOfRange) {
 		return f.reset(ctx)
+	}
+	if f.missing.believe(err) {
+		return noTopic("kafka.fetch", f.c.user(f.topic))
 	}
 	f.tries++
 	if f.tries > 1 {
@@ -116,11 +120,16 @@ func (f *fetcher) recover(ctx context.Context, err error) error {
 			return serr
 		}
 	}
-	if _, err := f.c.meta.refresh(ctx, op, f.topic); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return err
+	_, rerr := f.c.meta.relook(ctx, f.topic)
+	switch {
+	case rerr == nil && !errors.Is(err, kafka.UnknownTopicOrPartition):
+		f.missing = missing{}
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case f.missing.believe(rerr):
+		return noTopic("kafka.fetch", f.c.user(f.topic))
+	case rerr != nil && !passing(rerr):
+		return classify("kafka.fetch", "topic "+f.c.user(f.topic), rerr)
 	}
 	return nil
 }
@@ -398,18 +407,24 @@ func (c *Client) listOffset(ctx context.Context, op, topic string, partition int
 // persist calls fn with the topic's leaders until it succeeds, fails for good, or ctx ends.
 func (c *Client) persist(ctx context.Context, op, topic string, fn func(t *topicMeta) error) error {
 	t, err := c.meta.topic(ctx, op, topic)
+	if err != nil {
+		return err
+	}
+	var gone missing
 	for tries := 0; ; tries++ {
-		if err != nil {
-			return err
+		if err == nil {
+			err = fn(t)
 		}
-		ferr := fn(t)
-		if ferr == nil {
+		if err == nil {
 			return nil
 		}
-		if err := c.again(ctx, op, "topic "+c.user(topic), tries, ferr); err != nil {
+		if gone.believe(err) {
+			return noTopic(op, c.user(topic))
+		}
+		if err := c.again(ctx, op, "topic "+c.user(topic), tries, err); err != nil {
 			return err
 		}
-		t, err = c.meta.refresh(ctx, op, topic)
+		t, err = c.meta.relook(ctx, topic)
 	}
 }
 

@@ -190,12 +190,40 @@ func (m *metadata) leader(ctx context.Context, op, topic string, partition int32
 	return t.leaders[partition], nil
 }
 
-// refresh looks a topic up after a broker refused or did not answer, and has the library find the brokers again.
+// refresh looks a topic up after a broker refused or did not answer, until one answers, and has the library find the
+// brokers again.
 func (m *metadata) refresh(ctx context.Context, op, topic string) (*topicMeta, error) {
 	if err := m.c.rediscover(ctx); err != nil {
 		m.c.log.Debug("looking for brokers", "error", err)
 	}
 	return m.fresh(ctx, op, topic)
+}
+
+// relook is refresh, once. The error is the library's.
+func (m *metadata) relook(ctx context.Context, topic string) (*topicMeta, error) {
+	if err := m.c.rediscover(ctx); err != nil {
+		return nil, err
+	}
+	return m.ask(ctx, topic)
+}
+
+// missing says since when brokers answer that a topic is not there.
+type missing struct{ since time.Time }
+
+// missingFor is how long brokers must say so before it is believed of a topic that was there: each learns of topics and
+// their leaders in its own time.
+const missingFor = 500 * time.Millisecond
+
+// believe reports whether err is that answer, and has been for long enough.
+func (m *missing) believe(err error) bool {
+	if !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		m.since = time.Time{}
+		return false
+	}
+	if m.since.IsZero() {
+		m.since = time.Now()
+	}
+	return time.Since(m.since) >= missingFor
 }
 
 // partitions returns the number of partitions of a topic, as the user names it. NotFound if there is none.

@@ -60,6 +60,8 @@ type lane struct {
 	busy   bool   // the batch is on its way, or waits to be sent again
 	leader int32
 	listed bool // in ready
+
+	missing missing // of who has busy set
 }
 
 // entry is one record of a produce call.
@@ -353,7 +355,7 @@ func (l *lane) stored(base int64) {
 		e.call.settle(nil)
 	}
 	l.who = b.who.after(len(b.entries))
-	l.batch, l.busy = nil, false
+	l.batch, l.busy, l.missing = nil, false, missing{}
 }
 
 // refused settles the batch, which will not be sent again. The lock is held.
@@ -421,13 +423,17 @@ func (p *producer) pause(l *lane, err error) error {
 	if l.batch.tries > 1 && sleep(c.closing, min(retryPause<<min(l.batch.tries, 6), time.Second/4)) != nil {
 		return errClosed(op)
 	}
-	// A broker that does not answer says nothing about the topic: who waits decides for how long.
-	t, merr := c.meta.refresh(c.closing, op, l.topic)
+	t, merr := c.meta.relook(c.closing, l.topic)
+	if l.missing.believe(first(merr, err)) {
+		return noTopic(op, c.user(l.topic))
+	}
 	switch {
-	case merr != nil && schemas.KindOf(merr) != schemas.Unavailable:
-		return merr
-	case merr != nil:
+	case c.closing.Err() != nil:
 		return errClosed(op)
+	case merr != nil && !passing(merr):
+		return classify(op, "topic "+c.user(l.topic), merr)
+	case merr != nil: // no broker answers: who waits decides for how long
+		return nil
 	case int(l.partition) >= len(t.leaders):
 		return noPartition(op, c.user(l.topic), l.partition, len(t.leaders))
 	}
