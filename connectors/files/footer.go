@@ -132,25 +132,41 @@ func (t *thrift) signed() int64 {
 	return int64(v>>1) ^ -int64(v&1)
 }
 
-// structure passes over a structure and returns the number of children that it says it has.
-func (t *thrift) structure(s *shape, depth int) (children int64) {
-	if depth > maxNesting {
+func (t *thrift) i32() int32 {
+	v := t.signed()
+	if v != int64(int32(v)) {
 		t.fail(errThrift)
 	}
+	return int32(v)
+}
+
+// fields visits the fields of a structure; the caller takes the value of each from t.
+func (t *thrift) fields(yield func(id int16, kind byte) bool) {
 	id := int16(0)
 	for t.err == nil {
 		head := t.octet()
 		kind := head & 15
 		if kind == 0 {
-			break
+			return
 		}
 		if delta := int16(head >> 4); delta != 0 {
 			id += delta
 		} else {
 			id = int16(t.signed())
 		}
+		if !yield(id, kind) {
+			return
+		}
+	}
+}
+
+// structure passes over a structure and returns the number of children that it says it has.
+func (t *thrift) structure(s *shape, depth int) (children int64) {
+	if depth > maxNesting {
+		t.fail(errThrift)
+	}
+	for id, kind := range t.fields {
 		switch {
-		case kind == wireTrue || kind == wireFalse: // the value is in the head
 		case kind == wireI32 && s != nil && s.children == id:
 			children = t.signed()
 		case kind == wireStruct && s != nil:
@@ -158,7 +174,7 @@ func (t *thrift) structure(s *shape, depth int) (children int64) {
 		case kind == wireList && s != nil && s.lists[id] != nil:
 			t.list(s.lists[id], depth+1)
 		default:
-			t.value(kind, depth+1)
+			t.field(kind, depth+1)
 		}
 	}
 	return children
@@ -224,7 +240,14 @@ func (t *thrift) count(n uint64) uint64 {
 	return n
 }
 
-// value passes over a value of which no more is known than its type: an element of a list, or a field.
+// field passes over a field. The value of a bool is in its head.
+func (t *thrift) field(kind byte, depth int) {
+	if kind != wireTrue && kind != wireFalse {
+		t.value(kind, depth)
+	}
+}
+
+// value passes over an element of a list, or another value of which no more is known than its type.
 func (t *thrift) value(kind byte, depth int) {
 	if depth > maxNesting {
 		t.fail(errThrift)

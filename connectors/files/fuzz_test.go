@@ -131,6 +131,9 @@ func fuzzStream(f *testing.F, format Format) {
 func FuzzParquet(f *testing.F) {
 	f.Add(parquetFile([][]byte{node(math.MaxInt32), node(0)}, ""))
 	f.Add(parquetFile([][]byte{node(1), node(0)}, arrowSchema(f, longMetadata)))
+	for _, b := range foreign(f, 10) {
+		f.Add(b)
+	}
 	fuzzFile(f, Parquet)
 }
 

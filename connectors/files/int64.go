@@ -22,6 +22,7 @@ type chunkReader interface {
 // which then panics; the dense read that this uses does not.
 type int64Reader struct {
 	file   *file.Reader
+	pages  *pages
 	leaf   int
 	groups []int
 	typ    arrow.DataType
@@ -52,6 +53,9 @@ func (r *int64Reader) NextBatch(n int64) (*arrow.Chunked, error) {
 		if r.cur == nil {
 			if len(r.groups) == 0 {
 				break
+			}
+			if err := r.pages.check(r.groups[0], r.leaf); err != nil {
+				return nil, err
 			}
 			c, err := r.file.RowGroup(r.groups[0]).Column(r.leaf)
 			if err != nil {

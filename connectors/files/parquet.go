@@ -72,17 +72,32 @@ func openParquet(ctx context.Context, path string, src source, size int64, o *Op
 	if err != nil {
 		return nil, err
 	}
+	checked := &pages{r: src.file, size: size, file: f}
 	for _, i := range r.plan.columns {
-		if sf := &fr.Manifest.Fields[i]; nullable64(f, sf) {
-			r.columns = append(r.columns, &int64Reader{file: f, leaf: sf.ColIndex, groups: groups, typ: sf.Field.Type})
+		sf := &fr.Manifest.Fields[i]
+		if nullable64(f, sf) {
+			r.columns = append(r.columns, &int64Reader{file: f, pages: checked, leaf: sf.ColIndex, groups: groups, typ: sf.Field.Type})
 			continue
 		}
-		c, err := fr.GetFieldReader(ctx, i, leaves(&fr.Manifest.Fields[i], map[int]bool{}), groups)
-		if err != nil {
+		within := leaves(sf, map[int]bool{})
+		c := &groupReader{groups: groups, rows: func(g int) int64 { return f.MetaData().RowGroups[g].GetNumRows() }}
+		c.open = func(g int) (chunkReader, error) {
+			for leaf := range within {
+				if err := checked.check(g, leaf); err != nil {
+					return nil, err
+				}
+			}
+			column, err := fr.GetFieldReader(ctx, i, within, []int{g})
+			if err != nil {
+				return nil, err
+			}
+			return column, nil
+		}
+		r.columns = append(r.columns, c)
+		if _, err := c.next(); err != nil {
 			r.release()
 			return nil, bad(err)
 		}
-		r.columns = append(r.columns, c)
 	}
 	return r, r.skip(skip)
 }
