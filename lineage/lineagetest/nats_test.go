@@ -4,12 +4,13 @@ import (
 	"testing"
 
 	"github.com/leatstream/leat/connectors/nats"
+	"github.com/leatstream/leat/integration/kafka/broker"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/lineage/lineagetest"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(broker.Main{M: m}) }
 
 // TestNATS runs the suite over the embedded server.
 func TestNATS(t *testing.T) {
