@@ -94,7 +94,7 @@ func (c *Client) connect(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if last == nil || wait.Err() == nil { // what the last try met, not that it was cut short
+		if last == nil || !outOfTime(err) { // what a try met says more than that the last one was cut short
 			last = err
 		}
 		if k := kindOf(err); k == schemas.Denied || k == schemas.Invalid {
@@ -104,7 +104,7 @@ func (c *Client) connect(ctx context.Context) error {
 			if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return ctx.Err()
 			}
-			return schemas.Errorf(schemas.Unavailable, op, "cannot reach %s: %w", where, plainly(last))
+			return schemas.Errorf(schemas.Unavailable, op, "cannot reach %s: %w", where, c.cfg.hint(plainly(last)))
 		}
 	}
 }
@@ -119,7 +119,7 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	k := &conn{Conn: nc, c: c}
+	k := &conn{Conn: nc, c: c, checked: c.cfg.TLS.enabled()} // what is no Kafka breaks off a TLS handshake by itself
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing.Err() != nil {
@@ -128,20 +128,6 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	c.mu.conns[k] = struct{}{}
 	return k, nil
-}
-
-// conn is a connection that Close can cut: the library would wait for the answer that is outstanding on it.
-type conn struct {
-	net.Conn
-	c *Client
-}
-
-// Close implements net.Conn.
-func (k *conn) Close() error {
-	k.c.mu.Lock()
-	delete(k.c.mu.conns, k)
-	k.c.mu.Unlock()
-	return k.Conn.Close()
 }
 
 // Close ends everything that is under way and closes the connections. Idempotent.

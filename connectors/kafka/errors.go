@@ -79,17 +79,56 @@ func plainly(err error) error {
 	case errors.As(err, &words):
 		return oneLine(err)
 	case errors.As(err, &code):
-		return said{code.Title(), err}
+		return said{titleOf(code), err}
 	case errors.As(err, &record):
 		return said{"the broker does not speak TLS on this port: unset kafka.tls, or take the port of its TLS listener", err}
-	case strings.Contains(err.Error(), "broker appears to be expecting TLS"):
-		return said{"the broker expects TLS on this port: set kafka.tls", err}
+	case errors.Is(err, errWantsTLS):
+		return said{errWantsTLS.Error(), err}
 	case errors.As(err, &unknown):
 		return said{"the broker's certificate is signed by an authority that is not known here: set kafka.tls.ca_file", err}
 	case errors.As(err, &host):
 		return said{host.Error() + ": set kafka.tls.server_name", err}
+	case strings.Contains(err.Error(), "tls: bad certificate"), strings.Contains(err.Error(), "tls: certificate required"):
+		return said{"the broker wants a client certificate, and another one than it got if any: set kafka.tls.cert_file and kafka.tls.key_file", err}
 	}
 	return oneLine(err)
+}
+
+// titleOf is what a broker means by a code, where the library's title does not say what to do.
+func titleOf(code kafka.Error) string {
+	switch code {
+	case kafka.SASLAuthenticationFailed:
+		return "authentication failed: check kafka.sasl.username and kafka.sasl.password_file"
+	case kafka.IllegalSASLState:
+		return "the broker wants no credentials on this port: unset kafka.sasl, or take the port of its SASL listener"
+	case kafka.UnsupportedSASLMechanism:
+		return "the broker does not offer this mechanism: change kafka.sasl.mechanism"
+	case kafka.TopicAuthorizationFailed:
+		return "no right to this topic, as the broker has it"
+	case kafka.GroupAuthorizationFailed:
+		return "no right to this group, as the broker has it"
+	case kafka.ClusterAuthorizationFailed:
+		return "no right to this on the cluster, as the broker has it"
+	}
+	return code.Title()
+}
+
+// hint adds to an error of Dial what is the likely cause of a connection that came up and brought nothing.
+func (c *Config) hint(err error) error {
+	switch {
+	case errors.As(err, new(said)), errors.As(err, new(kafka.Error)), errors.As(err, new(*net.DNSError)), errors.Is(err, syscall.ECONNREFUSED):
+		return err
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET):
+		if outOfTime(err) {
+			return said{"no answer in time: is it a Kafka broker, and is it well? (" + err.Error() + ")", err}
+		}
+		return err
+	case c.TLS.enabled():
+		return said{"the broker hung up: does it speak TLS on this port? If not, unset kafka.tls (" + err.Error() + ")", err}
+	case c.SASL.Mechanism == "":
+		return said{"the broker hung up: does it want TLS or credentials on this port? If so, set kafka.tls or kafka.sasl (" + err.Error() + ")", err}
+	}
+	return said{"the broker hung up: does it want TLS on this port? If so, set kafka.tls (" + err.Error() + ")", err}
 }
 
 // said has other words for an error.
@@ -108,6 +147,12 @@ func oneLine(err error) error {
 	return err
 }
 
+// outOfTime reports whether all that is known is that it took too long.
+func outOfTime(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
+}
+
 // refusedBySecurity reports whether the two ends will never agree as they are set.
 func refusedBySecurity(err error) bool {
 	var (
@@ -124,7 +169,7 @@ func refusedBySecurity(err error) bool {
 	case errors.As(err, &record), errors.As(err, &host), errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &alert):
 		return true
 	}
-	return strings.Contains(err.Error(), "broker appears to be expecting TLS") || strings.Contains(err.Error(), "remote error: tls:")
+	return errors.Is(err, errWantsTLS) || strings.Contains(err.Error(), "remote error: tls:")
 }
 
 // passing reports whether the cluster, not the request, is the trouble: worth trying again, as long as the caller
@@ -149,12 +194,10 @@ func passing(err error) bool {
 	}
 	var op *net.OpError
 	var dns *net.DNSError
-	var timeout interface{ Timeout() bool }
 	return errors.Is(err, protocol.ErrNoLeader) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
 		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		errors.As(err, &op) || errors.As(err, &dns) || errors.As(err, &timeout) && timeout.Timeout()
+		outOfTime(err) || errors.Is(err, context.Canceled) || errors.As(err, &op) || errors.As(err, &dns)
 }
 
 // codeError is the error of a code in an answer, nil for none.

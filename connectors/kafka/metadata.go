@@ -86,7 +86,7 @@ func (m *metadata) fresh(ctx context.Context, op, topic string) (*topicMeta, err
 		case err == nil:
 			return t, nil
 		case ctx.Err() != nil:
-			return nil, m.c.late(ctx, op, "topic "+topic, err)
+			return nil, m.c.late(ctx, op, "topic "+m.c.user(topic), err)
 		case m.c.closing.Err() != nil:
 			return nil, errClosed(op)
 		case errors.Is(err, kafka.UnknownTopicOrPartition):
@@ -94,10 +94,10 @@ func (m *metadata) fresh(ctx context.Context, op, topic string) (*topicMeta, err
 				return nil, noTopic(op, m.c.user(topic))
 			}
 		case !passing(err):
-			return nil, classify(op, "topic "+topic, err)
+			return nil, classify(op, "topic "+m.c.user(topic), err)
 		}
-		if err := sleep(ctx, retryPause); err != nil {
-			return nil, m.c.late(ctx, op, "topic "+topic, err)
+		if sleep(ctx, retryPause) != nil {
+			return nil, m.c.late(ctx, op, "topic "+m.c.user(topic), err)
 		}
 	}
 }

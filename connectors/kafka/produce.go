@@ -560,7 +560,7 @@ func (p *producer) newID(ctx context.Context, op string) (int64, error) {
 			}
 		}
 		if errors.Is(err, kafka.ClusterAuthorizationFailed) {
-			return 0, schemas.Errorf(schemas.Denied, op, "the broker gives no producer id: allow Write on a topic, or IdempotentWrite on the cluster")
+			return 0, schemas.Errorf(schemas.Denied, op, "no right to write, as the broker has it: allow Write on the topics, or IdempotentWrite on the cluster")
 		}
 		if err := p.c.again(ctx, op, "producer id", tries, err); err != nil {
 			return 0, err

@@ -17,7 +17,7 @@ func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas
 	turn := c.robin.Add(1)
 	for i := range msgs {
 		var err error
-		if recs[i], err = c.record(ctx, op, &msgs[i], turn+uint32(i/keylessRun)); err != nil {
+		if recs[i], err = c.toRecord(ctx, op, &msgs[i], turn+uint32(i/keylessRun)); err != nil {
 			return nil, err
 		}
 	}
@@ -35,17 +35,9 @@ func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas
 // keylessRun is how many messages without a key, of one call, go to a partition before the next one has its turn.
 const keylessRun = 100
 
-// toRecord addresses a message and checks that its topic takes it: NotFound, or Invalid with its size and the limit.
-func (c *Client) toRecord(ctx context.Context, op string, m *schemas.Message) (record, error) {
-	turn := uint32(0)
-	if m.Key == "" {
-		turn = c.robin.Add(1)
-	}
-	return c.record(ctx, op, m, turn)
-}
-
-// record is toRecord for a message that goes to the partition whose turn it is, if it has no key.
-func (c *Client) record(ctx context.Context, op string, m *schemas.Message, turn uint32) (record, error) {
+// toRecord addresses a message and checks that its topic takes it: NotFound, or Invalid with its size and the limit. If
+// it has no key, it goes to the partition whose turn it is.
+func (c *Client) toRecord(ctx context.Context, op string, m *schemas.Message, turn uint32) (record, error) {
 	n, err := c.partitions(ctx, op, m.Topic)
 	if err != nil {
 		return record{}, err

@@ -33,9 +33,10 @@ type Cluster struct {
 type Option func(*options)
 
 type options struct {
-	lines []string
-	jvm   string
-	heap  string
+	lines  []string
+	jvm    string
+	heap   string
+	secure bool
 }
 
 // Properties adds lines to every broker's server.properties; a later line goes before an earlier one of the same name.
@@ -90,6 +91,13 @@ func start(n int, opts ...Option) (_ *Cluster, err error) {
 	}
 	if c.ports, err = reserve(n); err != nil {
 		return nil, err
+	}
+	if o.secure {
+		more, err := secure(dir)
+		if err != nil {
+			return nil, err
+		}
+		o.lines = append(more, o.lines...)
 	}
 	props := filepath.Join(dir, "extra.properties")
 	if err := os.WriteFile(props, []byte(strings.Join(o.lines, "\n")+"\n"), 0o600); err != nil {
