@@ -3,6 +3,7 @@ package protorow
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -162,7 +163,7 @@ func (f *File) Message(index []int) (*Message, error) {
 			}
 		}
 		if m == nil {
-			return nil, schemas.Errorf(schemas.Invalid, op, "the record is of message %v of the schema, which has no such message", index)
+			return nil, schemas.Errorf(schemas.Invalid, op, "the record is of message %v of the schema, which has no such message", slices.Clone(index)) // the caller's may stay on its stack
 		}
 		in = m.Messages()
 	}
