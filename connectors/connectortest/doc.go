@@ -11,16 +11,16 @@
 // gets its column that way. An embedded NATS server ends with its process, so its clients cannot outlive it; what it
 // acknowledged is on disk like that of any other.
 //
-//	|                                            | memory | nats | nats embedded | gateway | files |
-//	|--------------------------------------------|--------|------|---------------|---------|-------|
-//	| request and reply                          | yes    | yes  | yes           | yes     | -     |
-//	| durable topics with groups                 | yes    | yes  | yes           | -       | -     |
-//	| order per key, through retries             | yes    | yes  | yes           | -       | -     |
-//	| retry                                      | yes    | yes  | yes           | -       | -     |
-//	| repeats folded by id                       | yes    | yes  | yes           | -       | -     |
-//	| replay by sequence and time                | yes    | yes  | yes           | -       | -     |
-//	| work queues of several processes           | -      | yes  | yes           | -       | -     |
-//	| outputs and settlements in one transaction | yes    | -    | -             | -       | -     |
-//	| files, resumed by row, whole or absent     | -      | -    | -             | -       | yes   |
-//	| goes on through restarts of its server     | -      | yes  | -             | -       | -     |
+//	|                                            | memory | nats | nats embedded | gateway | files | kafka |
+//	|--------------------------------------------|--------|------|---------------|---------|-------|-------|
+//	| request and reply                          | yes    | yes  | yes           | yes     | -     | -     |
+//	| durable topics with groups                 | yes    | yes  | yes           | -       | -     | yes   |
+//	| order per key, through retries             | yes    | yes  | yes           | -       | -     | yes   |
+//	| retry                                      | yes    | yes  | yes           | -       | -     | yes   |
+//	| repeats folded by id                       | yes    | yes  | yes           | -       | -     | -     |
+//	| replay by sequence and time                | yes    | yes  | yes           | -       | -     | yes   |
+//	| work queues of several processes           | -      | yes  | yes           | -       | -     | -     |
+//	| outputs and settlements in one transaction | yes    | -    | -             | -       | -     | yes   |
+//	| files, resumed by row, whole or absent     | -      | -    | -             | -       | yes   | -     |
+//	| goes on through restarts of its server     | -      | yes  | -             | -       | -     | yes   |
 package connectortest

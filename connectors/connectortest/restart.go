@@ -18,8 +18,9 @@ import (
 // and while requests are asked. Every acknowledged message arrives, the first arrivals of each key in order; requests
 // succeed again by themselves.
 func restartUnderLoad(t *testing.T, s Subject) {
-	ctx := within(t)
 	tr, _, restart := s.Open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*limit) // a server may take seconds to come up
+	defer cancel()
 	must(t, tr.Topics.EnsureTopic(ctx, "t", 4))
 	if s.Claims.Request {
 		answering(t, ctx, tr, "echo", echo)

@@ -1,0 +1,516 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/integration/kafka/broker"
+	"github.com/leatstream/leat/schemas"
+)
+
+// shortSession is what brokers of tests allow.
+const shortSession = 1500 * time.Millisecond
+
+// shared returns the configuration of clients on the shared broker that share a prefix.
+func shared(t testing.TB) Config {
+	c := testConfig(broker.Shared(t))
+	c.Session, c.Heartbeat = shortSession, 100*time.Millisecond
+	return c
+}
+
+// publish stores n numbered messages without a key in each partition.
+func publish(t testing.TB, ctx context.Context, c *Client, topic string, partitions, from, n int) {
+	t.Helper()
+	var recs []record
+	for p := range partitions {
+		for i := range n {
+			recs = append(recs, record{topic: c.name(topic), partition: int32(p), value: strconv.AppendInt(nil, int64(from+i), 10)})
+		}
+	}
+	_, err := c.produce(ctx, recs)
+	must(t, err)
+}
+
+func subscribe(t testing.TB, ctx context.Context, c *Client, topic string) *groupSource {
+	t.Helper()
+	src, err := c.Subscribe(ctx, topic, "g")
+	must(t, err)
+	t.Cleanup(func() { src.Close(context.WithoutCancel(ctx)) })
+	return src.(*groupSource)
+}
+
+func receive(t testing.TB, ctx context.Context, src connectors.Source, n int) []*connectors.Delivery {
+	t.Helper()
+	var out []*connectors.Delivery
+	for len(out) < n {
+		ds, err := src.Receive(ctx, n-len(out))
+		if err != nil {
+			t.Fatalf("after %d of %d: %v", len(out), n, err)
+		}
+		out = append(out, ds...)
+	}
+	return out
+}
+
+func acceptAll(t testing.TB, ctx context.Context, ds []*connectors.Delivery) {
+	t.Helper()
+	if len(ds) > 0 {
+		must(t, ds[0].Settler.Accept(ctx, ds))
+	}
+}
+
+// eventually polls what another goroutine or process changes.
+func eventually(t testing.TB, ctx context.Context, what string, ok func() bool) {
+	t.Helper()
+	for !ok() {
+		if ctx.Err() != nil {
+			t.Fatalf("gave up waiting for %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// look reads the source's state.
+func (g *groupSource) look(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f()
+}
+
+func (g *groupSource) partitions() (owned, leaving []int32) {
+	g.look(func() {
+		for _, p := range sortedKeys(g.mu.owned) {
+			if owned = append(owned, p); g.mu.owned[p].leaving {
+				leaving = append(leaving, p)
+			}
+		}
+	})
+	return owned, leaving
+}
+
+// committed reads the group's offsets from the coordinator; -1: none.
+func committed(t testing.TB, ctx context.Context, c *Client, topic string, partitions int) []int64 {
+	t.Helper()
+	ps := make([]int32, partitions)
+	for i := range ps {
+		ps[i] = int32(i)
+	}
+	k := c.coordinator(kafka.CoordinatorKeyTypeConsumer, c.name("g"))
+	for {
+		at, err := k.places(ctx, c.name(topic), ps)
+		if err != nil && passing(err) && ctx.Err() == nil {
+			continue
+		}
+		must(t, err)
+		out := make([]int64, partitions)
+		for p, a := range at {
+			out[p] = a.offset
+		}
+		return out
+	}
+}
+
+// TestGroupRebalance: a member that joins gets its share once what was in work there is settled. What stays goes on
+// through it, and nothing is delivered twice.
+func TestGroupRebalance(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
+	must(t, a.EnsureTopic(ctx, "t", 4))
+	publish(t, ctx, a, "t", 4, 0, 10)
+	one := subscribe(t, ctx, a, "t")
+	ds := receive(t, ctx, one, 40)
+
+	two := subscribe(t, ctx, b, "t")
+	eventually(t, ctx, "two partitions to leave", func() bool { _, l := one.partitions(); return len(l) == 2 })
+	_, leaving := one.partitions()
+	publish(t, ctx, a, "t", 4, 10, 5)
+	more := receive(t, ctx, one, 10) // of the two that stay
+	for _, d := range more {
+		if slices.Contains(leaving, d.From.Partition) || d.Attempt != 1 {
+			t.Fatalf("%v, attempt %d, came while its partition was to leave", d.From, d.Attempt)
+		}
+	}
+	if owned, _ := two.partitions(); len(owned) != 0 {
+		t.Fatalf("%v were given away with records in work", owned)
+	}
+	acceptAll(t, ctx, ds)
+	acceptAll(t, ctx, more)
+	moved := receive(t, ctx, two, 10)
+	next := map[int32]int{}
+	for _, d := range moved {
+		n := 10 + next[d.From.Partition]
+		next[d.From.Partition]++
+		if !slices.Contains(leaving, d.From.Partition) || string(d.Payload) != strconv.Itoa(n) || d.Attempt != 1 {
+			t.Fatalf("%v is %s, attempt %d; want %d of one of %v", d.From, d.Payload, d.Attempt, n, leaving)
+		}
+	}
+	acceptAll(t, ctx, moved)
+	eventually(t, ctx, "the commits", func() bool { return slices.Equal(committed(t, ctx, a, "t", 4), []int64{15, 15, 15, 15}) })
+
+	// One that leaves gives its share back at once.
+	start := time.Now()
+	must(t, two.Close(ctx))
+	publish(t, ctx, a, "t", 4, 15, 1)
+	acceptAll(t, ctx, receive(t, ctx, one, 4))
+	t.Logf("the first has all %v after the second left", time.Since(start))
+	if took := time.Since(start); took > shortSession {
+		t.Errorf("the first had all only %v after the second left", took)
+	}
+}
+
+// TestGroupLateHands: a partition that is to move waits for its deliveries no longer than a session. Then settling them
+// has no effect and is no error, and they come to the new owner.
+func TestGroupLateHands(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
+	must(t, a.EnsureTopic(ctx, "t", 2))
+	publish(t, ctx, a, "t", 2, 0, 3)
+	one := subscribe(t, ctx, a, "t")
+	ds := receive(t, ctx, one, 6)
+	two := subscribe(t, ctx, b, "t")
+	again := receive(t, ctx, two, 3)
+	var late []*connectors.Delivery
+	for _, d := range ds {
+		if d.From.Partition == again[0].From.Partition {
+			late = append(late, d)
+		}
+	}
+	for i, d := range again {
+		if d.From != late[i].From || d.Attempt < 2 {
+			t.Fatalf("%v, attempt %d, came; want %v again", d.From, d.Attempt, late[i].From)
+		}
+	}
+	must(t, late[0].Settler.Accept(ctx, late[:1]))
+	must(t, late[1].Settler.Retry(ctx, late[1], 0))
+	must(t, late[2].Settler.Reject(ctx, late[2], errors.New("too late")))
+	if dead, err := deadLetters(ctx, a, "t"); err != nil || len(dead) != 0 {
+		t.Fatalf("%d dead letters of a partition that was lost, %v", len(dead), err)
+	}
+	acceptAll(t, ctx, again)
+	acceptAll(t, ctx, ds) // of both partitions
+	eventually(t, ctx, "the commits", func() bool { return slices.Equal(committed(t, ctx, a, "t", 2), []int64{3, 3}) })
+}
+
+// TestGroupCrash: the partitions of a member that dies without a word go to the others after its session's time, and
+// begin at the first record that was not committed.
+func TestGroupCrash(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
+	must(t, a.EnsureTopic(ctx, "t", 4))
+	one, two := subscribe(t, ctx, a, "t"), subscribe(t, ctx, b, "t")
+	eventually(t, ctx, "the shares", func() bool { o, _ := one.partitions(); p, _ := two.partitions(); return len(o) == 2 && len(p) == 2 })
+	lostOnes, _ := two.partitions()
+	publish(t, ctx, a, "t", 4, 0, 4)
+	mine, others := receive(t, ctx, one, 8), receive(t, ctx, two, 8)
+	acceptAll(t, ctx, mine)
+	by := map[int32][]*connectors.Delivery{}
+	for _, d := range others {
+		by[d.From.Partition] = append(by[d.From.Partition], d)
+	}
+	for _, ds := range by {
+		acceptAll(t, ctx, ds[:2])
+	}
+	eventually(t, ctx, "the commits", func() bool {
+		at := committed(t, ctx, a, "t", 4)
+		return at[lostOnes[0]] == 2 && at[lostOnes[1]] == 2
+	})
+	start := time.Now()
+	b.Close() // nothing is said to anybody
+	again := receive(t, ctx, one, 4)
+	took := time.Since(start)
+	for _, d := range again {
+		if !slices.Contains(lostOnes, d.From.Partition) || d.From.Sequence < 3 || d.Attempt < 2 {
+			t.Fatalf("%v, attempt %d, came", d.From, d.Attempt)
+		}
+	}
+	acceptAll(t, ctx, again)
+	t.Logf("the survivor has all %v after the other died; sessions last %v", took, cfg.Session)
+}
+
+// TestGroupOfAnotherKind: consumers that speak another protocol cannot share a group with us, and Subscribe says so.
+func TestGroupOfAnotherKind(t *testing.T) {
+	ctx := within(t)
+	c := dialConfig(t, shared(t))
+	must(t, c.EnsureTopic(ctx, "t", 1))
+	cg, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{ID: c.name("g"), Brokers: c.cfg.Bootstrap, Topics: []string{c.name("t")}})
+	must(t, err)
+	defer cg.Close()
+	_, err = cg.Next(ctx)
+	must(t, err)
+	if _, err := c.Subscribe(ctx, "t", "g"); schemas.KindOf(err) != schemas.Invalid {
+		t.Errorf("subscribed beside somebody else's consumer: %v", err)
+	}
+	cfg := c.cfg
+	cfg.Session, cfg.Heartbeat = 10*time.Millisecond, time.Millisecond
+	if _, err := dialConfig(t, cfg).Subscribe(ctx, "t", "h"); schemas.KindOf(err) != schemas.Invalid {
+		t.Errorf("subscribed with a session that brokers refuse: %v", err)
+	}
+}
+
+// TestGroupBackPressure: no more than kafka.in_flight records of a partition are in work, and other partitions go on.
+func TestGroupBackPressure(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	cfg.InFlight = 10
+	c := dialConfig(t, cfg)
+	must(t, c.EnsureTopic(ctx, "t", 2))
+	publish(t, ctx, c, "t", 2, 0, 25)
+	src := subscribe(t, ctx, c, "t")
+	by := map[int32][]*connectors.Delivery{}
+	for _, d := range receive(t, ctx, src, 20) {
+		by[d.From.Partition] = append(by[d.From.Partition], d)
+	}
+	if len(by[0]) != 10 || len(by[1]) != 10 {
+		t.Fatalf("%d and %d in work, want 10 of each", len(by[0]), len(by[1]))
+	}
+	acceptAll(t, ctx, by[0][1:]) // not the oldest
+	if ds := src.take(100); len(ds) > 0 {
+		t.Fatalf("%v came beyond the bound", ds[0].From)
+	}
+	acceptAll(t, ctx, by[0][:1])
+	for _, d := range receive(t, ctx, src, 10) {
+		if d.From.Partition != 0 {
+			t.Fatalf("%v came beyond the bound", d.From)
+		}
+	}
+}
+
+// TestGroupPartitionsAdded: partitions added to a topic are picked up while the group runs.
+func TestGroupPartitionsAdded(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
+	must(t, a.EnsureTopic(ctx, "t", 1))
+	one, two := subscribe(t, ctx, a, "t"), subscribe(t, ctx, b, "t")
+	publish(t, ctx, a, "t", 1, 0, 1)
+	held := make(chan []*connectors.Delivery, 1)
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	for _, src := range []*groupSource{one, two} {
+		wg.Go(func() {
+			for {
+				ds, err := src.Receive(run, 10)
+				if err != nil {
+					return
+				}
+				select {
+				case held <- ds:
+				case <-run.Done():
+				}
+			}
+		})
+	}
+	first := <-held // stays in work
+	r, err := a.kafka.CreatePartitions(ctx, &kafka.CreatePartitionsRequest{Topics: []kafka.TopicPartitionsConfig{{Name: a.name("t"), Count: 4}}})
+	must(t, err)
+	must(t, errors.Join(slices.Collect(maps.Values(r.Errors))...))
+	eventually(t, ctx, "the partitions", func() bool {
+		o, _ := one.partitions()
+		p, _ := two.partitions()
+		return len(o) == 2 && len(p) == 2
+	})
+	_, err = a.meta.refresh(ctx, "test", a.name("t"))
+	must(t, err)
+	publish(t, ctx, a, "t", 4, 1, 1)
+	seen := map[int32]bool{}
+	for len(seen) < 4 {
+		ds := <-held
+		for _, d := range ds {
+			if string(d.Payload) != "1" || seen[d.From.Partition] {
+				t.Fatalf("%s came at %v", d.Payload, d.From)
+			}
+			seen[d.From.Partition] = true
+		}
+		acceptAll(t, ctx, ds)
+	}
+	acceptAll(t, ctx, first)
+	stop()
+	wg.Wait()
+}
+
+// TestGroupTopicMadeAgain: a topic that is deleted and made again is read from its beginning by those who were on it.
+func TestGroupTopicMadeAgain(t *testing.T) {
+	ctx := within(t)
+	c := dialConfig(t, shared(t))
+	must(t, c.EnsureTopic(ctx, "t", 2))
+	publish(t, ctx, c, "t", 2, 0, 5)
+	src := subscribe(t, ctx, c, "t")
+	ds := receive(t, ctx, src, 10)
+	acceptAll(t, ctx, ds[:8])
+	must(t, c.DeleteTopic(ctx, "t"))
+	must(t, c.EnsureTopic(ctx, "t", 2))
+	publish(t, ctx, c, "t", 2, 100, 2)
+	for _, d := range receive(t, ctx, src, 4) {
+		if n, _ := strconv.Atoi(string(d.Payload)); n < 100 {
+			t.Fatalf("%v is %s", d.From, d.Payload)
+		}
+		acceptAll(t, ctx, []*connectors.Delivery{d})
+	}
+	acceptAll(t, ctx, ds[8:]) // of a topic that is no more
+	eventually(t, ctx, "the commits", func() bool { return slices.Equal(committed(t, ctx, c, "t", 2), []int64{2, 2}) })
+}
+
+// TestGroupCoordinatorRestarts: records in work stay in work through a restart of the coordinator.
+func TestGroupCoordinatorRestarts(t *testing.T) {
+	ctx := within(t)
+	b := broker.Start(t, 1)
+	cfg := testConfig(b)
+	c := dialConfig(t, cfg)
+	must(t, c.EnsureTopic(ctx, "t", 2))
+	publish(t, ctx, c, "t", 2, 0, 5)
+	src := subscribe(t, ctx, c, "t")
+	ds := receive(t, ctx, src, 10)
+	acceptAll(t, ctx, ds[:1])
+	b.Kill(t, 1)
+	acceptAll(t, ctx, ds[1:2])
+	b.Up(t, 1)
+	start := time.Now()
+	publish(t, ctx, c, "t", 2, 5, 1)
+	more := receive(t, ctx, src, 2)
+	t.Logf("goes on after %v", time.Since(start))
+	for _, d := range more {
+		if string(d.Payload) != "5" || d.Attempt != 1 || d.Term != ds[0].Term && d.Term != ds[9].Term {
+			t.Fatalf("%v (%s), attempt %d, term %d, came after the restart", d.From, d.Payload, d.Attempt, d.Term)
+		}
+	}
+	acceptAll(t, ctx, ds[2:])
+	acceptAll(t, ctx, more)
+	eventually(t, ctx, "the commits", func() bool { return slices.Equal(committed(t, ctx, c, "t", 2), []int64{6, 6}) })
+	t.Logf("commits after %v", time.Since(start))
+}
+
+// TestGroupWatchdog: a partition whose worker is stuck goes to another member; an only member keeps it.
+func TestGroupWatchdog(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	cfg.Watchdog = 200 * time.Millisecond
+	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
+	must(t, a.EnsureTopic(ctx, "t", 1))
+	publish(t, ctx, a, "t", 1, 0, 3)
+	one := subscribe(t, ctx, a, "t")
+	ds := receive(t, ctx, one, 3)
+	acceptAll(t, ctx, ds[:1])
+	avoided := func() (yes bool) {
+		one.look(func() { _, yes = one.mu.avoid[0] })
+		return yes
+	}
+	eventually(t, ctx, "the watchdog", avoided)
+	if f := one.gauges(time.Now()); len(f) != 1 || !f[0].stuck || f[0].behind != 2 {
+		t.Errorf("gauges %+v", f)
+	}
+	var before generation
+	one.look(func() { before = one.mu.gen })
+	eventually(t, ctx, "another generation", func() (next bool) {
+		one.look(func() { next = one.mu.gen.id > before.id })
+		return next
+	})
+	acceptAll(t, ctx, ds[1:2]) // it is its own still
+	eventually(t, ctx, "the commit", func() bool { return committed(t, ctx, a, "t", 1)[0] == 2 })
+
+	two := subscribe(t, ctx, b, "t")
+	again := receive(t, ctx, two, 1)
+	if again[0].From != ds[2].From || again[0].Attempt < 2 {
+		t.Fatalf("%v, attempt %d, came to the other member", again[0].From, again[0].Attempt)
+	}
+	acceptAll(t, ctx, again)
+	acceptAll(t, ctx, ds[2:]) // too late
+	eventually(t, ctx, "the commit", func() bool { return committed(t, ctx, a, "t", 1)[0] == 3 })
+}
+
+// TestRejectKeepsTheOffset: what cannot be put aside stays unsettled.
+func TestRejectKeepsTheOffset(t *testing.T) {
+	ctx := within(t)
+	c := dialConfig(t, shared(t))
+	must(t, c.EnsureTopic(ctx, "t", 1))
+	must(t, c.ensure(ctx, "test", deadTopic, TopicSpec{Partitions: 1, Settings: map[string]string{"max.message.bytes": "120"}}))
+	publish(t, ctx, c, "t", 1, 0, 1)
+	src := subscribe(t, ctx, c, "t")
+	d := receive(t, ctx, src, 1)[0]
+	if err := d.Settler.Reject(ctx, d, errors.New("poison")); schemas.KindOf(err) != schemas.Invalid {
+		t.Fatalf("a dead letter too large for its topic: %v", err)
+	}
+	must(t, src.Close(ctx))
+	if at := committed(t, ctx, c, "t", 1); at[0] > 0 {
+		t.Fatalf("committed %d", at[0])
+	}
+	src = subscribe(t, ctx, c, "t")
+	d = receive(t, ctx, src, 1)[0]
+	must(t, d.Settler.Accept(ctx, []*connectors.Delivery{d}))
+}
+
+// TestDeadLetterIsCut: a dead letter that does not fit loses its payload, and says so.
+func TestDeadLetterIsCut(t *testing.T) {
+	ctx := within(t)
+	c := dialConfig(t, shared(t))
+	must(t, c.EnsureTopic(ctx, "t", 1))
+	must(t, c.ensure(ctx, "test", deadTopic, TopicSpec{Partitions: 1, Settings: map[string]string{"max.message.bytes": "150000"}}))
+	big := string(make([]byte, 200_000))
+	_, err := c.Publish(ctx, []schemas.Message{
+		{Topic: "t", Key: "k", Header: schemas.Header{"A": {"x"}}, Payload: []byte(big)},
+		{Topic: "t", Key: "k", Header: schemas.Header{"A": {big}}, Payload: []byte("small")},
+		{Topic: "t", Payload: nil},
+	})
+	must(t, err)
+	src := subscribe(t, ctx, c, "t")
+	for _, d := range receive(t, ctx, src, 3) {
+		must(t, d.Settler.Reject(ctx, d, schemas.FieldErrorf(schemas.Invalid, "test", "a.b", "two\nlines")))
+	}
+	dead, err := deadLetters(ctx, c, "t")
+	must(t, err)
+	if len(dead) != 3 {
+		t.Fatalf("%d dead letters", len(dead))
+	}
+	for i, want := range []struct{ a, cut, field string }{{"x", "200000", "a.b"}, {"", "5", "a.b"}, {"", "", "a.b"}} {
+		h := dead[i].Header
+		if h.Get("A") != want.a || h.Get(headerDeadCut) != want.cut || h.Get(headerErrorPath) != want.field || len(dead[i].Payload) > 0 ||
+			h.Get(schemas.HeaderSource) != fmt.Sprintf("t/0/%d", i+1) || h.Get(headerError) != "a.b: two lines" {
+			t.Errorf("dead letter %d: %v", i, h)
+		}
+	}
+}
+
+// TestGroupClosed: what cannot be goes on to be said.
+func TestGroupClosed(t *testing.T) {
+	ctx := within(t)
+	cfg := shared(t)
+	c := dialConfig(t, cfg)
+	must(t, c.EnsureTopic(ctx, "t", 1))
+	src := subscribe(t, ctx, c, "t")
+	var waits atomic.Bool
+	got := make(chan error)
+	go func() {
+		waits.Store(true)
+		_, err := src.Receive(ctx, 1)
+		got <- err
+	}()
+	eventually(t, ctx, "Receive", waits.Load)
+	c.Close()
+	if err := <-got; schemas.KindOf(err) != schemas.Unavailable {
+		t.Errorf("Receive of a closed client: %v", err)
+	}
+	must(t, src.Close(ctx))
+	if _, err := src.Receive(ctx, 1); !errors.Is(err, schemas.ErrDrained) {
+		t.Errorf("Receive of a closed source: %v", err)
+	}
+	if _, err := c.Subscribe(ctx, "t", "g"); schemas.KindOf(err) != schemas.Unavailable {
+		t.Errorf("Subscribe of a closed client: %v", err)
+	}
+	if _, err := c.Subscribe(ctx, "t", "Not a group"); schemas.KindOf(err) != schemas.Invalid {
+		t.Errorf("a group of that name: %v", err)
+	}
+}
