@@ -28,7 +28,7 @@ const (
 // TestShown: docs/wire.md shows the clients as they are.
 func TestShown(t *testing.T) {
 	doc := read(t, root+"/docs/wire.md")
-	for name, fence := range map[string]string{"python/score.py": "python", "go/main.go": "go", "python/infer.py": "python"} {
+	for name, fence := range map[string]string{"python/score.py": "python", "go/main.go": "go", "python/infer.py": "python", "python/score_kafka.py": "python"} {
 		if want := "```" + fence + "\n" + read(t, examples+"/"+name) + "```\n"; !strings.Contains(doc, want) {
 			t.Errorf("docs/wire.md does not show examples/clients/%s as it is", name)
 		}
@@ -40,7 +40,7 @@ func TestShown(t *testing.T) {
 func TestClients(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // the first time, pip fetches a package
 	defer cancel()
-	python, ask := environment(t, ctx), build(t, ctx, "./examples/clients/go", "ask")
+	python, ask := environment(t, ctx, "requirements.txt"), build(t, ctx, "./examples/clients/go", "ask")
 	s := start(t, ctx)
 	s.push(t, ctx, root+"/examples/flights/flight-delay")
 	bad := filepath.Join(t.TempDir(), "bad.json")
@@ -137,15 +137,15 @@ func run(ctx context.Context, command ...string) (string, error) {
 	return string(out), err
 }
 
-// environment returns a Python with what requirements.txt asks for, from the user's cache folder; it is made when it is
-// not there, or was made for other requirements.
-func environment(t *testing.T, ctx context.Context) string {
+// environment returns a Python with what a file of requirements asks for, from the user's cache folder; it is made when
+// it is not there, or was made for other requirements.
+func environment(t *testing.T, ctx context.Context, file string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(cache, "leat", "venv-clients")
+	dir := filepath.Join(cache, "leat", "venv-clients"+strings.TrimSuffix(strings.TrimPrefix(file, "requirements"), ".txt"))
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func environment(t *testing.T, ctx context.Context) string {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	requirements := examples + "/python/requirements.txt"
+	requirements := examples + "/python/" + file
 	python, stamp := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "requirements.txt")
 	if have, err := os.ReadFile(stamp); err == nil && string(have) == read(t, requirements) {
 		return python
