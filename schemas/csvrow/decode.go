@@ -19,9 +19,10 @@ type decoder struct {
 	*layout
 	b       []byte
 	p       int
+	from    int // where the cell began
 	row     *cells.Row
-	number  jsonscan.Scanner
-	scratch []byte // quoted cells without their quotes, and what was base64, of one row
+	number  jsonscan.Scanner // over the payload, except while a quoted cell is read
+	scratch []byte           // quoted cells without their quotes, and what was base64, of one row
 	broken  *schemas.Error
 	event   bool // lines can be refused one by one
 	bad     []schemas.RowError
@@ -38,6 +39,7 @@ func (d *decoder) release() {
 // decode appends all lines, or of an event those that are rows.
 func (d *decoder) decode(dst *schemas.Batch, payload []byte) *schemas.Error {
 	d.b, d.p = payload, 0
+	d.number.Reset(payload)
 	d.row = d.plan.Row()
 	defer d.plan.Free(d.row)
 	row := 0
@@ -118,6 +120,7 @@ func (d *decoder) count(n int) *schemas.Error {
 // cell reads one cell and the comma or line end after it; more says that it was a comma.
 func (d *decoder) cell() (v []byte, quoted, more bool) {
 	b := d.b
+	d.from = d.p
 	if d.p < len(b) && b[d.p] == '"' {
 		v, more = d.quotedCell()
 		return v, true, more
@@ -237,36 +240,54 @@ func (d *decoder) value(v []byte, quoted bool, sl *slot) (c cells.Cell, why stri
 			return cells.Time(ns), why
 		}
 	}
-	return d.numeric(v, sl.typ)
+	return d.numeric(v, quoted, sl.typ)
 }
 
-func (d *decoder) numeric(v []byte, t schemas.DType) (c cells.Cell, why string) {
+// numeric reads a number. One that is not quoted is read where it stands: a comma and a line end are ends of numbers.
+func (d *decoder) numeric(v []byte, quoted bool, t schemas.DType) (cells.Cell, string) {
 	s := &d.number
-	s.Reset(v)
 	if v[0] == '"' { // it would be read as a JSON string
-		return c, unfit(v, t)
+		return cells.Absent, unfit(v, t)
+	}
+	from := d.from
+	if quoted {
+		s.Reset(v)
+		from = 0
+	} else {
+		s.Rewind(from, 0)
 	}
 	bits, ok := s.Fixed(t)
-	switch {
-	case !ok || !s.End():
-		if f, ok := special(v); ok && t.Float() {
-			return cells.Float(f), ""
-		}
-		// The scanner takes what begins with a minus sign for a number, so that it would say "want a number, got a number".
-		if e := s.Err(); !s.Syntax() && (v[0] != '-' || len(v) > 1 && v[1]-'0' <= 9) {
-			return c, e.Error()
-		}
-		return c, unfit(v, t)
-	case t == schemas.Float32:
+	if n := s.Offset() - from; !ok || n > len(v) || len(bytes.TrimSpace(v[n:])) > 0 {
+		c, why := d.noNumber(v, t)
+		s.Reset(d.b)
+		return c, why
+	}
+	if quoted {
+		s.Reset(d.b)
+	}
+	switch t {
+	case schemas.Float32:
 		return cells.Float(float64(math.Float32frombits(uint32(bits)))), ""
-	case t == schemas.Float64:
+	case schemas.Float64:
 		return cells.Float(math.Float64frombits(bits)), ""
-	case t == schemas.Float16:
+	case schemas.Float16:
 		return cells.Float(schemas.Float16Value(uint16(bits))), ""
-	case t == schemas.Uint64:
+	case schemas.Uint64:
 		return cells.Uint(bits), ""
 	}
 	return cells.Int(int64(bits)), ""
+}
+
+// noNumber takes the words for what has no digits, or says what is wrong.
+func (d *decoder) noNumber(v []byte, t schemas.DType) (cells.Cell, string) {
+	if f, ok := special(v); ok && t.Float() {
+		return cells.Float(f), ""
+	}
+	// The scanner takes what begins with a minus sign for a number, so that it would say "want a number, got a number".
+	if e := d.number.Err(); e != nil && !d.number.Syntax() && (v[0] != '-' || len(v) > 1 && v[1]-'0' <= 9) {
+		return cells.Absent, e.Error()
+	}
+	return cells.Absent, unfit(v, t)
 }
 
 func unfit(v []byte, t schemas.DType) string {
