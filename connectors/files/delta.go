@@ -4,18 +4,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 )
 
 // zstandard adds up what the blocks of Zstandard frames can become: of a frame that says its size the library allocates
-// as much, others it decompresses however much that is. The format is RFC 8878's.
-func (p *pages) zstandard(at, n, raw int64) error {
+// as much, others it decompresses however much that is, and it may keep a window of each. The n bytes at a place of r
+// should be raw ones compressed. The format is RFC 8878's.
+func zstandard(r io.ReaderAt, at, n, raw int64) error {
 	const magic, skippable, maxHead, maxBlock = 0xfd2fb528, 0x184d2a50, 18, 128 << 10
+	var buf [maxHead]byte
 	damaged := func() error { return fmt.Errorf("%d bytes of Zstandard that are not %d compressed", n, raw) }
 	most := int64(0)
 	for end := at + n; at < end; {
-		b, err := p.read(at, min(maxHead, end-at))
-		if err != nil {
+		b := buf[:min(maxHead, end-at)]
+		if _, err := r.ReadAt(b, at); err != nil && err != io.EOF {
 			return err
 		}
 		if len(b) >= 8 && binary.LittleEndian.Uint32(b)&^15 == skippable {
@@ -25,9 +28,9 @@ func (p *pages) zstandard(at, n, raw int64) error {
 		if len(b) < 6 || binary.LittleEndian.Uint32(b) != magic {
 			return damaged()
 		}
-		sum := int64(b[4] >> 2 & 1 * 4) // of the content, behind the last block
+		sum := 4 * int64(b[4]>>2&1) // of the content, behind the last block
 		size, head := frameSize(b)
-		if head > len(b) || size > uint64(raw) && size != unknownSize {
+		if head > len(b) || size > uint64(raw) && size != unknownSize || window(b) > maxAlloc {
 			return damaged()
 		}
 		at += int64(head)
@@ -36,7 +39,8 @@ func (p *pages) zstandard(at, n, raw int64) error {
 			if at > end-3 {
 				return damaged()
 			}
-			if b, err = p.read(at, 3); err != nil {
+			b = buf[:3]
+			if _, err := r.ReadAt(b, at); err != nil && err != io.EOF {
 				return err
 			}
 			at += 3
@@ -83,6 +87,15 @@ func frameSize(b []byte) (size uint64, head int) {
 		size += 256
 	}
 	return size, head + width
+}
+
+// window returns how far back the blocks of a Zstandard frame may point: as far as it goes if its head does not say.
+func window(b []byte) int64 {
+	if b[4]>>5&1 != 0 {
+		return 0
+	}
+	base := int64(1) << (10 + b[5]>>3)
+	return base + base/8*int64(b[5]&7)
 }
 
 var errLevels = errors.New("a page shorter than its levels")

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,8 +29,8 @@ const (
 	// maxBatch bounds the buffers of one batch together, decompressed: they may lie over one another, and may have been
 	// compressed a thousandfold.
 	maxBatch = 4 * maxAlloc
-	// maxRatio is more than any block of LZ4 (255) or Zstandard (128 KiB out of 4 bytes) expands.
-	maxRatio = 1 << 16
+	// maxLZ4Ratio is what a byte of LZ4 becomes at most.
+	maxLZ4Ratio = 255
 	// unproven is what a stream's claim of a size is trusted for before that many bytes have come.
 	unproven = 64 << 10
 )
@@ -38,7 +39,7 @@ const (
 const (
 	slotHeaderType, slotHeader, slotBodyLength = 6, 8, 10
 	slotBatchLength, slotBatchBuffers          = 4, 8
-	slotBatchCompression                       = 10
+	slotBatchCompression, slotCodec            = 10, 4
 	slotDictionaryData                         = 6
 	slotSchemaFields, slotSchemaMetadata       = 6, 8
 	slotSchemaFeatures                         = 10
@@ -48,6 +49,7 @@ const (
 	headerSchema, headerDictionary             = 1, 2
 	headerRecordBatch                          = 3
 	kindUnion                                  = 14
+	codecZstandard                             = 1
 )
 
 func (f *frames) Retain() {}
@@ -237,7 +239,11 @@ func checkBuffers(batch flatbuffers.Table, body []byte) (err error) {
 	if o == 0 {
 		return nil
 	}
-	compressed := batch.Offset(slotBatchCompression) != 0
+	compressed, zstd := batch.Offset(slotBatchCompression) != 0, false
+	if compressed {
+		c := flatbuffers.Table{Bytes: batch.Bytes, Pos: batch.Indirect(batch.Pos + flatbuffers.UOffsetT(batch.Offset(slotBatchCompression)))}
+		zstd = c.GetByteSlot(slotCodec, 0) == codecZstandard
+	}
 	at, total := batch.Vector(o), int64(0)
 	for i := range batch.VectorLen(o) {
 		p := at + flatbuffers.UOffsetT(16*i)
@@ -249,11 +255,16 @@ func checkBuffers(batch flatbuffers.Table, body []byte) (err error) {
 			return fmt.Errorf("a buffer of %d bytes at %d in a message of %d", size, offset, len(body))
 		}
 		if compressed {
-			packed := size - 8
-			if size = int64(binary.LittleEndian.Uint64(body[offset:])); size == -1 {
-				size = packed // as it is
-			} else if size < 0 || size > packed*maxRatio {
-				return fmt.Errorf("%d bytes that claim to be %d compressed", packed, size)
+			packed := body[offset+8 : offset+size]
+			switch size = int64(binary.LittleEndian.Uint64(body[offset:])); {
+			case size == -1: // as it is
+				size = int64(len(packed))
+			case size < 0 || !zstd && size > maxLZ4Ratio*int64(len(packed)):
+				return fmt.Errorf("%d bytes that claim to be %d compressed", len(packed), size)
+			case zstd:
+				if err := zstandard(bytes.NewReader(packed), 0, int64(len(packed)), size); err != nil {
+					return err
+				}
 			}
 		}
 		if total += size; size > maxAlloc || total > maxBatch {

@@ -217,7 +217,7 @@ func (p *pages) body(at int64, h page, codec compress.Compression, column *schem
 			err = claim()
 		}
 	case codec == compress.Codecs.Zstd:
-		err = p.zstandard(at+h.levels(), packed, raw)
+		err = zstandard(p.r, at+h.levels(), packed, raw)
 	case raw == 0 && packed > pageRead:
 		err = claim() // of gzip and Brotli the library then takes all that comes
 	}

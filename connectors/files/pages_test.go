@@ -180,12 +180,12 @@ func TestZstandardClaims(t *testing.T) {
 		{"less than the page", bomb(10), 11 << 17, false},
 		{"a bomb", bomb(3000), 100, false},
 		{"64 GiB", []byte(big), 100, false},
+		{"a window of 512 MiB", []byte(magic + "\x00\x98\x03\x00\x10\x00"), 1 << 17, false},
 		{"cut short", pack(random)[:200], len(random), false},
 		{"no frame", []byte("0123456789"), 10, false},
 		{"a byte", []byte{1}, 10, false},
 	} {
-		p := pages{r: bytes.NewReader(c.b), size: int64(len(c.b))}
-		if err := p.zstandard(0, int64(len(c.b)), int64(c.raw)); (err == nil) != c.ok {
+		if err := zstandard(bytes.NewReader(c.b), 0, int64(len(c.b)), int64(c.raw)); (err == nil) != c.ok {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
