@@ -245,7 +245,10 @@ func (s *stored) records(dst []fetched, from int64, names map[string]string) ([]
 			ms = s.maxTime
 		}
 		f := fetched{offset: s.base + r.varint(), time: time.UnixMilli(ms)}
-		if f.offset < from && !r.bad {
+		if r.bad || len(r.b) < end {
+			return dst, fmt.Errorf("batch at offset %d: %w", s.base, errCut)
+		}
+		if f.offset < from {
 			r.b = r.b[len(r.b)-end:]
 			continue
 		}

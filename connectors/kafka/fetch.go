@@ -199,7 +199,7 @@ func (f *fetcher) read(a *fetchAnswer) ([]fetched, error) {
 			continue
 		}
 		n := len(out)
-		if out, err = s.records(slices.Grow(out, s.count), f.pos, f.names); err != nil {
+		if out, err = s.records(slices.Grow(out, min(s.count, maxBatchRecords)), f.pos, f.names); err != nil {
 			out = out[:n]
 			return out, f.broken(out, err)
 		}
