@@ -194,6 +194,7 @@ func TestSchemas(t *testing.T) {
 		{`{"type":"record","name":"R","fields":[{"name":"a","type":"Nowhere"}]}`, "cannot be read"},
 		{strings.Repeat("[", 100_000), "cannot be read"},
 		{rec(f("a", "int"), f("a", "int")), "cannot be read"},
+		{rec(f("a", `{"type":"enum","name":"E","symbols":["A","`+strings.Repeat("B", 300)+`"]}`)), "symbol of more than 256 bytes"},
 	} {
 		if _, err := Parse(c.schema, nil); schemas.KindOf(err) != schemas.Invalid || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 400 {
 			t.Errorf("%.60s: %v", c.schema, err)

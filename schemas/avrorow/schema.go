@@ -86,6 +86,9 @@ func Parse(schema string, references []string) (*Schema, error) {
 	if b.unknown != "" {
 		return nil, schemas.Errorf(schemas.Invalid, op, "the schema names the type %.80q, which it does not define", b.unknown)
 	}
+	if b.long {
+		return nil, schemas.Errorf(schemas.Invalid, op, "the schema has an enum with a symbol of more than %d bytes", maxSymbol)
+	}
 	if root.shape != record {
 		return nil, schemas.Errorf(schemas.Invalid, op, "the schema is of type %.80q: want a record, whose fields are a row", tree.Type)
 	}
@@ -146,7 +149,11 @@ const noColumn = ", which no column can hold"
 type builder struct {
 	named   map[string]*node
 	unknown string
+	long    bool // a symbol is
 }
+
+// maxSymbol bounds the names of an enum's values: a byte stands for one of them.
+const maxSymbol = 256
 
 func fullName(n *avro.SchemaNode) string {
 	if n.Namespace == "" || strings.Contains(n.Name, ".") {
@@ -204,6 +211,9 @@ func (b *builder) build(n *avro.SchemaNode, space string) *node {
 	case "enum":
 		out := b.named[fullName(n)]
 		out.shape, out.symbols = enum, n.Symbols
+		for _, s := range n.Symbols {
+			b.long = b.long || len(s) > maxSymbol
+		}
 		return out
 	case "fixed":
 		out := b.named[fullName(n)]

@@ -155,7 +155,7 @@ func (c *Codec) AppendRows(dst *schemas.Batch, m *schemas.Message) (int, schemas
 func (c *Codec) AppendGood(dst *schemas.Batch, m *schemas.Message, bad []schemas.RowError) (int, []schemas.RowError, schemas.Encoder, error) {
 	n, all, err := c.decode(dst, m.Payload, true, bad)
 	if err != nil {
-		return 0, bad, nil, err
+		return 0, all[:len(bad)], nil, err
 	}
 	return n, all, c.answers, nil
 }

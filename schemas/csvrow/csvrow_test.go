@@ -162,6 +162,18 @@ func TestNullsAreBounded(t *testing.T) {
 	}
 }
 
+// A message that is something else altogether is refused once, and not line by line.
+func TestBadLinesAreBounded(t *testing.T) {
+	b := schemas.NewBatch(flight)
+	for n, want := range map[int]int{maxBad: maxBad, maxBad + 1: 0} {
+		_, bad, _, err := codec(t).AppendGood(b, &schemas.Message{Payload: []byte("1,2,a,b\n" + strings.Repeat("\n", n))}, nil)
+		if (err == nil) != (want > 0) || len(bad) != want || err != nil && (schemas.KindOf(err) != schemas.Invalid || b.Rows() != 0) {
+			t.Errorf("%d lines: %d told, %v, %d rows", n, len(bad), err, b.Rows())
+		}
+		b.Reset()
+	}
+}
+
 // What is written of every type comes back to the bit, nulls and tensors too.
 func TestEveryType(t *testing.T) {
 	var fs []schemas.Field

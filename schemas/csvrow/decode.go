@@ -11,6 +11,9 @@ import (
 	"github.com/leatstream/leat/schemas/internal/jsonscan"
 )
 
+// maxBad bounds the lines that are told one by one as no rows: one byte, a line end, is enough for such a line.
+const maxBad = 10_000
+
 // keepScratch is the most scratch memory that a pooled decoder keeps.
 const keepScratch = 64 << 10
 
@@ -42,7 +45,7 @@ func (d *decoder) decode(dst *schemas.Batch, payload []byte) *schemas.Error {
 	d.number.Reset(payload)
 	d.row = d.plan.Row()
 	defer d.plan.Free(d.row)
-	row := 0
+	row, before := 0, len(d.bad)
 	for ; d.p < len(d.b); row++ {
 		if row > 0 {
 			d.row.Clear()
@@ -57,6 +60,8 @@ func (d *decoder) decode(dst *schemas.Batch, payload []byte) *schemas.Error {
 		switch {
 		case err != nil && !d.event:
 			return in(row, err)
+		case err != nil && len(d.bad)-before == maxBad:
+			return schemas.Errorf(schemas.Invalid, op, "more than %d lines are no rows, the first: %w", maxBad, d.bad[before].Err)
 		case err != nil:
 			d.bad = append(d.bad, schemas.RowError{Row: row, Err: in(row, err)})
 			dst.Rollback()

@@ -49,6 +49,9 @@ type member struct {
 	clears []int             // targets of the other members of its oneof
 }
 
+// maxName bounds texts of the schema that no byte, or one, of a message stands for: names of enums, defaults.
+const maxName = 256
+
 const noColumn = ", which no column can hold"
 
 func (m *Message) plan(to *schemas.Schema) *plan {
@@ -164,8 +167,14 @@ func (p *plan) member(f protoreflect.FieldDescriptor, path string, target int) *
 		m.closed = f.Enum().IsClosed()
 		m.names = map[uint64]string{}
 		for vs, i := f.Enum().Values(), f.Enum().Values().Len()-1; i >= 0; i-- { // of aliases the first counts
+			if len(vs.Get(i).Name()) > maxName {
+				p.refuse(m, "is an enum with a name of more than 256 bytes")
+			}
 			m.names[uint64(uint32(vs.Get(i).Number()))] = string(vs.Get(i).Name())
 		}
+	}
+	if f.HasDefault() && (m.kind == protoreflect.StringKind && len(f.Default().String()) > maxName || m.kind == protoreflect.BytesKind && len(f.Default().Bytes()) > maxName) {
+		p.refuse(m, "has a default of more than 256 bytes")
 	}
 	return m
 }

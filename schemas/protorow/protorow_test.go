@@ -154,6 +154,8 @@ func TestFields(t *testing.T) {
 		{"a decimal", proto3(`import "confluent/type/decimal.proto"; message M { confluent.type.Decimal c=1; }`), ``, cols(null(col("c", schemas.Float32))), `c: the Protobuf field is a decimal, which no column can hold: write a double`},
 		{"proto2", `syntax = "proto2"; message M { required int32 a=1; optional int32 b=2 [default=5]; optional E e=3; repeated group G = 4 { optional int32 x=1; } optional group H = 5 { optional int32 y=6; } } enum E { A=1; B=2; }`,
 			`a:1 G{x:1} H{y:9}`, cols(col("a", schemas.Int8), col("b", schemas.Int8), null(col("e", schemas.String)), col("h.y", schemas.Int8)), `{"a":1,"b":5,"e":null,"h.y":9}`},
+		{"a long default", `syntax = "proto2"; message M { optional string a=1 [default="` + strings.Repeat("x", 300) + `"]; }`, ``, cols(col("a", schemas.String)), `a: the Protobuf field has a default of more than 256 bytes`},
+		{"a long name", proto3(`message M { E a=1; } enum E { ` + strings.Repeat("X", 300) + ` = 0; }`), ``, cols(col("a", schemas.String)), `a: the Protobuf field is an enum with a name of more than 256 bytes`},
 		{"editions", `edition = "2023"; message M { int32 a=1; int32 b=2 [features.field_presence=IMPLICIT]; }`, ``, cols(null(col("a", schemas.Int8)), col("b", schemas.Int8)), `{"a":null,"b":0}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -43,6 +43,9 @@ func put(c *schemas.Column, t schemas.DType, v Cell) string {
 		if t == schemas.String && !utf8.Valid(b) {
 			return "not UTF-8"
 		}
+		if len(b) > schemas.MaxText-len(c.Data()) { // the name of an enum may be longer than what stands for it
+			return "more than 2 GiB of text in one batch"
+		}
 		c.AppendText(b)
 	case schemas.Bool:
 		if v.kind != boolean {
