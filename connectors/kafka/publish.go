@@ -12,12 +12,13 @@ import (
 func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas.Position, error) {
 	const op = "kafka.Publish"
 	recs := make([]record, len(msgs))
+	a := addresser{c: c, op: op}
 	// Messages without a key go together, call by call to another partition: together they cost less, and calls of one
 	// message still spread over all.
 	turn := c.robin.Add(1)
 	for i := range msgs {
 		var err error
-		if recs[i], err = c.toRecord(ctx, op, &msgs[i], turn+uint32(i/keylessRun)); err != nil {
+		if recs[i], err = a.record(ctx, &msgs[i], turn+uint32(i/keylessRun)); err != nil {
 			return nil, err
 		}
 	}
@@ -38,20 +39,36 @@ const keylessRun = 100
 // toRecord addresses a message and checks that its topic takes it: NotFound, or Invalid with its size and the limit. If
 // it has no key, it goes to the partition whose turn it is.
 func (c *Client) toRecord(ctx context.Context, op string, m *schemas.Message, turn uint32) (record, error) {
-	n, err := c.partitions(ctx, op, m.Topic)
-	if err != nil {
-		return record{}, err
+	a := addresser{c: c, op: op}
+	return a.record(ctx, m, turn)
+}
+
+// addresser makes records of messages and knows the topic of the last one.
+type addresser struct {
+	c           *Client
+	op          string
+	topic, name string // as the user names it, and in the cluster
+	partitions  int
+}
+
+func (a *addresser) record(ctx context.Context, m *schemas.Message, turn uint32) (record, error) {
+	if a.topic != m.Topic || a.partitions == 0 {
+		n, err := a.c.partitions(ctx, a.op, m.Topic)
+		if err != nil {
+			return record{}, err
+		}
+		a.topic, a.name, a.partitions = m.Topic, a.c.name(m.Topic), n
 	}
-	r := record{topic: c.name(m.Topic), value: m.Payload, headers: headersOf(m)}
+	r := record{topic: a.name, value: m.Payload, headers: headersOf(m)}
 	if m.Key != "" {
-		r.key, r.partition = []byte(m.Key), partitionOf(m.Key, n)
+		r.key, r.partition = []byte(m.Key), partitionOf(m.Key, a.partitions)
 	} else {
-		r.partition = int32(turn % uint32(n))
+		r.partition = int32(turn % uint32(a.partitions))
 	}
 	if r.value == nil {
 		r.value = []byte{} // a null value is a tombstone, which deletes on a compacted topic: nothing here means one
 	}
-	return r, c.checkSize(ctx, op, &r)
+	return r, a.c.checkSize(ctx, a.op, &r)
 }
 
 // smallMessage is below every limit that is worth a look: brokers take 1 MiB as they come.
