@@ -6,11 +6,12 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
-// The patterns of names, as editors check them; schemas.CheckName, CheckTopic and ParseModelRef decide.
+// The patterns of names, as editors check them; schemas.CheckName, ParseTopicRef and ParseModelRef decide.
 const (
 	namePattern  = `^[a-z][a-z0-9-]{0,62}$`
-	topicPattern = `^[a-z][a-z0-9-]{0,62}(\.[a-z][a-z0-9-]{0,62})*$`
+	topicPattern = `^(nats:)?[a-z][a-z0-9-]{0,62}(\.[a-z][a-z0-9-]{0,62})*$`
 	modelPattern = `^[a-z][a-z0-9-]{0,62}(@([1-9][0-9]*|[a-z][a-z0-9-]{0,62}))?$`
+	kafkaPattern = `^kafka:[A-Za-z0-9._-]{1,249}$`
 	// One number with a unit, or several: what time.ParseDuration takes, without a sign.
 	durationPattern = `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`
 )
@@ -28,7 +29,9 @@ func JSONSchema() []byte {
 func schemaOfSpec() map[string]any {
 	text := func(describe string) map[string]any { return map[string]any{"type": "string", "description": describe} }
 	topic := func(describe string) map[string]any {
-		return map[string]any{"type": "string", "pattern": topicPattern, "maxLength": 200, "description": describe}
+		return map[string]any{"type": "string", "description": describe, "anyOf": []any{
+			map[string]any{"pattern": topicPattern, "maxLength": 200}, map[string]any{"pattern": kafkaPattern},
+		}}
 	}
 	columns := func(describe string) map[string]any {
 		return map[string]any{
@@ -37,7 +40,7 @@ func schemaOfSpec() map[string]any {
 		}
 	}
 	input := object("What is scored continuously: a topic, or a foreign stream without the claim of order.", nil, map[string]any{
-		"topic":   topic("A topic of Leat, read in order of each key."),
+		"topic":   topic("NAME, nats:NAME or kafka:NAME: a topic, read in order of each key."),
 		"stream":  text("A JetStream stream that is not Leat's."),
 		"subject": text("The subjects to read of that stream; > for all."),
 	})
@@ -58,8 +61,12 @@ func schemaOfSpec() map[string]any {
 		},
 		"input": input,
 		"output": object("Where the answers to the input go.", []string{"topic"}, map[string]any{
-			"topic": topic("Must not be the input's topic."),
+			"topic": topic("NAME, nats:NAME or kafka:NAME. Must not be the input's topic."),
 		}),
+		"delivery": map[string]any{
+			"enum": []string{string(AtLeastOnce), string(ExactlyOnce)}, "default": string(AtLeastOnce),
+			"description": "What follows from an event is seen at least once, repeats with the same ids; or exactly once, where input, output and lineage are on one Kafka.",
+		},
 		"lineage": map[string]any{
 			"enum": []string{string(Strict), string(Async)}, "default": string(Strict),
 			"description": "strict: no answer is seen before its record is acknowledged. async: answers do not wait.",

@@ -20,8 +20,9 @@ type Spec struct {
 	Name        string            `yaml:"name" json:"name"`
 	Description string            `yaml:"description,omitempty" json:"description,omitempty"`
 	Labels      map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
-	Input       *Input            `yaml:"input,omitempty" json:"input,omitempty"`   // continuous scoring from a topic
-	Output      *Output           `yaml:"output,omitempty" json:"output,omitempty"` // where its answers go
+	Input       *Input            `yaml:"input,omitempty" json:"input,omitempty"`       // continuous scoring from a topic
+	Output      *Output           `yaml:"output,omitempty" json:"output,omitempty"`     // where its answers go
+	Delivery    Guarantee         `yaml:"delivery,omitempty" json:"delivery,omitempty"` // "" is AtLeastOnce
 	Lineage     Mode              `yaml:"lineage,omitempty" json:"lineage,omitempty"`
 	Deadline    Duration          `yaml:"deadline,omitempty" json:"deadline,omitempty"` // for a request that brings none
 	Record      *Record           `yaml:"record,omitempty" json:"record,omitempty"`
@@ -39,14 +40,23 @@ const (
 	Async  Mode = "async"
 )
 
-// Input names what is scored continuously: a topic, or a foreign stream without the claim of order.
+// Guarantee is how often what follows from an event of the input is seen.
+type Guarantee string
+
+// The guarantees.
+const (
+	AtLeastOnce Guarantee = "at_least_once" // repeats carry the same ids, and readers fold them
+	ExactlyOnce Guarantee = "exactly_once"  // output, records, dead letters and settlement are one transaction (Kafka)
+)
+
+// Input names what is scored continuously: a topic (schemas.TopicRef), or a foreign stream without the claim of order.
 type Input struct {
 	Topic   string `yaml:"topic,omitempty" json:"topic,omitempty"`
 	Stream  string `yaml:"stream,omitempty" json:"stream,omitempty"`
 	Subject string `yaml:"subject,omitempty" json:"subject,omitempty"`
 }
 
-// Output names the topic of the answers.
+// Output names the topic of the answers (schemas.TopicRef).
 type Output struct {
 	Topic string `yaml:"topic" json:"topic"`
 }

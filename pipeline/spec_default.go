@@ -12,8 +12,9 @@ import (
 // command line waits for an answer.
 const DefaultDeadline = Duration(5 * time.Second)
 
-// Defaulted returns a copy with every default filled in: lineage, deadline, and a bare model name as NAME@champion. Two
-// specs that mean the same are equal after it. It shares no map or slice with s.
+// Defaulted returns a copy with every default filled in: lineage, deadline, and a bare model name as NAME@champion. The
+// default of delivery is that it is absent, as in specs that are older than the field. Two specs that mean the same are
+// equal after it. It shares no map or slice with s.
 func (s Spec) Defaulted() Spec {
 	s.text = nil
 	s.Labels = maps.Clone(s.Labels)
@@ -27,6 +28,9 @@ func (s Spec) Defaulted() Spec {
 	if s.Output != nil {
 		out := *s.Output
 		s.Output = &out
+	}
+	if s.Delivery == AtLeastOnce {
+		s.Delivery = ""
 	}
 	if s.Lineage == "" {
 		s.Lineage = Strict

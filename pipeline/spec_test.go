@@ -38,6 +38,9 @@ record: {mask: [tailnum], drop: [seats]}
 route: {model: flight-delay@3}
 `,
 	"foreign": minimal + "input: {stream: ORDERS, subject: orders.*.new.>}\noutput: {topic: scores}\n",
+	"kafka":   minimal + "input: {topic: 'kafka:Orders_v2.new'}\noutput: {topic: kafka:scores}\ndelivery: exactly_once\n",
+	"exactly": minimal + "input: {topic: orders}\ndelivery: exactly_once\nlineage: strict\n",
+	"nats":    minimal + "input: {topic: nats:orders}\noutput: {topic: kafka:orders}\ndelivery: at_least_once\n",
 	"json":    `{"apiVersion":"leat/v1","kind":"Pipeline","name":"p","route":{"model":"m@champion"},"deadline":"1m30s"}`,
 }
 
@@ -117,6 +120,20 @@ var badSpecs = []struct {
 	{"output empty", minimal + "input: {topic: t}\noutput: {}", []string{"output.topic: missing; name the topic of the answers, or leave output out"}, true},
 	{"output text", minimal + "input: {topic: t}\noutput: u", []string{`line 6: output: want a map with topic, got text ("u")`}, true},
 	{"loop", minimal + "input: {topic: t}\noutput:\n  topic: t", []string{`line 7: output.topic: "t" is the input's topic too: its answers would be scored again, for ever; choose another`}, false},
+	{"topic transport", minimal + "input: {topic: kakfa:orders}", []string{`line 5: input.topic: topic "kakfa:orders": want NAME, nats:NAME or kafka:NAME`}, true},
+	{"topic on nats", minimal + "input: {topic: nats:Orders}", []string{`input.topic: topic name "Orders": want names of a-z`}, true},
+	{"topic on kafka", minimal + "input: {topic: 'kafka:a b'}", []string{`input.topic: Kafka topic "a b": want 1 to 249 of letters, digits, '.', '_' and '-'`}, true},
+	{"topic on kafka empty", minimal + "input: {topic: 'kafka:'}", []string{`input.topic: Kafka topic "": want`}, true},
+	{"topic on kafka dots", minimal + "input: {topic: 'kafka:..'}", []string{`input.topic: Kafka topic "..": want`}, false},
+	{"topic on kafka long", minimal + "input: {topic: 'kafka:" + strings.Repeat("a", 250) + "'}", []string{"want 1 to 249"}, true},
+	{"topic ours", minimal + "input: {topic: t}\noutput: {topic: kafka:leat.lineage}", []string{`line 6: output.topic: topic name "leat.lineage": names on Kafka that begin with "leat." are Leat's own; choose another`}, false},
+	{"delivery", minimal + "input: {topic: kafka:t}\ndelivery: exactly-once", []string{`line 6: delivery: unknown guarantee "exactly-once"; did you mean "exactly_once"?`}, true},
+	{"delivery far", minimal + "delivery: twice", []string{`line 5: delivery: unknown guarantee "twice"; want one of at_least_once, exactly_once`}, true},
+	{"exactly without input", minimal + "delivery: exactly_once", []string{"line 5: delivery: exactly_once is about a topic's events; it needs input: {topic: kafka:NAME}"}, false},
+	{"exactly foreign", minimal + "delivery: exactly_once\ninput: {stream: S, subject: s}", []string{"line 6: input: a foreign stream lies on NATS; delivery: exactly_once needs input: {topic: kafka:NAME}"}, false},
+	{"exactly on nats", minimal + "delivery: exactly_once\ninput: {topic: nats:a}\noutput: {topic: nats:b}", []string{
+		`line 6: input.topic: "nats:a" lives on NATS; delivery: exactly_once needs it on Kafka: write kafka:a`, `line 7: output.topic: "nats:b" lives on NATS`}, false},
+	{"exactly async", minimal + "delivery: exactly_once\ninput: {topic: kafka:a}\nlineage: async", []string{"line 7: lineage: async: delivery: exactly_once needs strict, since the records are part of its transactions"}, false},
 	{"mask text", minimal + "record: {mask: amount}", []string{`line 5: record.mask: want a list, such as [a, b], got text ("amount")`}, true},
 	{"mask number", minimal + "record:\n  mask:\n    - a\n    - 5", []string{`line 8: record.mask[1]: want text, got a number: write "5" in quotes`}, true},
 	{"mask empty", minimal + "record: {mask: ['']}", []string{"record.mask[0]: empty; name a column"}, true},
@@ -336,7 +353,7 @@ func TestResolve(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ms, sig, err := specs[0].Resolve(t.Context(), r)
+		ms, sig, err := specs[0].Resolve(t.Context(), r, Facts{})
 		if c.want == "" {
 			if err != nil || len(ms) != 1 || ms[0].Node != RootPath || ms[0].Digest == "" || sig.Inputs == nil {
 				t.Errorf("%s: %+v %v", c.tail, ms, err)
@@ -346,6 +363,71 @@ func TestResolve(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || schemas.KindOf(err) != schemas.Invalid {
 			t.Errorf("%s: %v\nwant %s", c.tail, err, c.want)
 		}
+	}
+}
+
+// What a server has decides which topics a spec may name, and where it may be exactly once.
+func TestServerFacts(t *testing.T) {
+	r := shelf{schemas.Signature{Inputs: schemas.MustSchema(schemas.Field{Name: "a", Type: schemas.Float32}), Outputs: schemas.MustSchema(schemas.Field{Name: "b", Type: schemas.Float32})}}
+	nats, mixed := Facts{}, Facts{Kafka: true}
+	kafka := Facts{Kafka: true, Transport: schemas.TransportKafka, Lineage: schemas.TransportKafka}
+	const exactly = "delivery: exactly_once\n"
+	for _, c := range []struct {
+		facts Facts
+		tail  string
+		want  []string
+	}{
+		{nats, "input: {topic: a}\noutput: {topic: nats:b}", nil},
+		{mixed, "input: {topic: a}\noutput: {topic: kafka:a}", nil},
+		{kafka, "input: {topic: a}\noutput: {topic: nats:a}", nil},
+		{kafka, exactly + "input: {topic: a}\noutput: {topic: kafka:B}", nil},
+		{kafka, exactly + "input: {topic: a}", nil},
+		{nats, "input: {topic: kafka:a}\noutput: {topic: kafka:b}", []string{
+			`line 5: input.topic: "kafka:a": this server knows no Kafka: start it with --kafka HOST:PORT, or set kafka.bootstrap`, `line 6: output.topic: "kafka:b": this`}},
+		{nats, exactly + "input: {topic: a}\noutput: {topic: b}", []string{
+			`line 6: input.topic: "a" lives on NATS; delivery: exactly_once needs it on Kafka: write kafka:a`, `line 7: output.topic: "b" lives on NATS`, "line 5: delivery: exactly_once needs the lineage on Kafka"}},
+		{mixed, exactly + "input: {topic: kafka:a}\noutput: {topic: b}", []string{
+			`line 7: output.topic: "b" lives on NATS`, "delivery: exactly_once needs the lineage on Kafka, where the topics are: set lineage.transport: kafka for the server, or write delivery: at_least_once"}},
+		{nats, "input: {topic: a}\noutput: {topic: nats:a}", []string{`line 6: output.topic: "nats:a" is the input's topic too`}},
+		{kafka, "input: {topic: a}\noutput: {topic: kafka:a}", []string{`output.topic: "kafka:a" is the input's topic too`}},
+		{kafka, "input: {topic: leat.dead}", []string{`input.topic: topic name "leat.dead": names on Kafka that begin with "leat." are Leat's own`}},
+		{kafka, "input: {topic: a}\noutput: {topic: nats:leat.dead}", nil},
+	} {
+		specs, err := ParseSpec([]byte(head + "route: {model: flight-delay}\n" + c.tail))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = specs[0].Resolve(t.Context(), r, c.facts)
+		var fs document.Faults
+		if errors.As(err, &fs); len(fs) != len(c.want) || err != nil && schemas.KindOf(err) != schemas.Invalid {
+			t.Errorf("%+v %s: %v", c.facts, c.tail, err)
+			continue
+		}
+		for _, w := range c.want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %v\nwithout %s", c.tail, err, w)
+			}
+		}
+	}
+}
+
+// A spec that was written before there was a choice of delivery keeps its digest, and so does one that names the default.
+func TestDeliveryKeepsDigests(t *testing.T) {
+	digest := map[string]string{}
+	for _, text := range []string{minimal, minimal + "delivery: at_least_once\n", minimal + "input: {topic: a}\ndelivery: exactly_once\n", minimal + "input: {topic: a}\n"} {
+		specs, err := ParseSpec([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if digest[text], err = SpecDigest(specs[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if digest[minimal] != digest[minimal+"delivery: at_least_once\n"] {
+		t.Error("the default that is written is another spec than the one that is not")
+	}
+	if digest[minimal+"input: {topic: a}\n"] == digest[minimal+"input: {topic: a}\ndelivery: exactly_once\n"] {
+		t.Error("another guarantee is the same spec")
 	}
 }
 

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -116,6 +117,7 @@ func (s *Spec) faults() document.Faults {
 		c.fault("deadline", "%v: want more than 0 and at most %v", time.Duration(s.Deadline), time.Duration(MaxDeadline))
 	}
 	c.topics(s)
+	c.delivery(s)
 	c.record(s.Record)
 	c.node(&s.Route, RootPath)
 	return c.faults
@@ -140,7 +142,7 @@ func (c *checker) topics(s *Spec) {
 		case in.Topic != "" && in.Stream+in.Subject != "":
 			c.fault("input", "both a topic and a foreign stream; keep one of them")
 		case in.Topic != "":
-			c.err("input.topic", schemas.CheckTopic(in.Topic))
+			c.topic("input.topic", in.Topic)
 		case in.Stream == "":
 			c.fault("input.stream", "missing; a subject is read from a stream")
 		case in.Subject == "":
@@ -157,12 +159,88 @@ func (c *checker) topics(s *Spec) {
 		c.fault("output.topic", "missing; name the topic of the answers, or leave output out")
 		return
 	}
-	c.err("output.topic", schemas.CheckTopic(out.Topic))
+	c.topic("output.topic", out.Topic)
 	switch {
 	case s.Input == nil:
 		c.fault("output", "no input to answer; requests are answered to their caller, so output needs input")
-	case s.Input.Topic == out.Topic && out.Topic != "":
-		c.fault("output.topic", "%q is the input's topic too: its answers would be scored again, for ever; choose another", out.Topic)
+	case s.Input.Topic == out.Topic:
+		c.circle(out.Topic)
+	}
+}
+
+func (c *checker) topic(path, ref string) {
+	r, err := schemas.ParseTopicRef(ref)
+	if err == nil {
+		err = checkReserved(r)
+	}
+	c.err(path, err)
+}
+
+func (c *checker) circle(topic string) {
+	c.fault("output.topic", "%q is the input's topic too: its answers would be scored again, for ever; choose another", topic)
+}
+
+// delivery checks what exactly once needs, as far as the spec tells: see server.
+func (c *checker) delivery(s *Spec) {
+	known := []string{string(AtLeastOnce), string(ExactlyOnce)}
+	if s.Delivery != "" && !slices.Contains(known, string(s.Delivery)) {
+		c.fault("delivery", "unknown guarantee %.80q%s", s.Delivery, document.Meant(string(s.Delivery), known))
+	}
+	if s.Delivery != ExactlyOnce {
+		return
+	}
+	switch in := s.Input; {
+	case in == nil:
+		c.fault("delivery", "%s is about a topic's events; it needs input: {topic: kafka:NAME}", ExactlyOnce)
+	case in.Stream+in.Subject != "":
+		c.fault("input", "a foreign stream lies on NATS; delivery: %s needs input: {topic: kafka:NAME}", ExactlyOnce)
+	case in.Topic != "":
+		c.onKafka("input.topic", in.Topic, "")
+	}
+	if s.Output != nil && s.Output.Topic != "" {
+		c.onKafka("output.topic", s.Output.Topic, "")
+	}
+	if s.Lineage == Async {
+		c.fault("lineage", "%s: delivery: %s needs %s, since the records are part of its transactions", Async, ExactlyOnce, Strict)
+	}
+}
+
+// onKafka checks that a topic of a pipeline that is exactly once lives on Kafka. usual is where one without a transport
+// lives, "" if that is not known.
+func (c *checker) onKafka(path, ref, usual string) {
+	if r, err := schemas.ParseTopicRef(ref); err == nil && cmp.Or(r.Transport, usual) == schemas.TransportNATS {
+		c.fault(path, "%.80q lives on NATS; delivery: %s needs it on Kafka: write kafka:%.80s", ref, ExactlyOnce, r.Name)
+	}
+}
+
+// server checks a valid spec against what the server that shall run it has.
+func (c *checker) server(s *Spec, f Facts) {
+	var in, out string
+	if s.Input != nil {
+		in = s.Input.Topic
+	}
+	if s.Output != nil {
+		out = s.Output.Topic
+	}
+	for _, t := range [...]struct{ path, ref string }{{"input.topic", in}, {"output.topic", out}} {
+		if t.ref == "" {
+			continue
+		}
+		r := f.Topic(t.ref)
+		if r.Transport == schemas.TransportKafka && !f.Kafka {
+			c.fault(t.path, "%.80q: this server knows no Kafka: start it with --kafka HOST:PORT, or set kafka.bootstrap", t.ref)
+			continue
+		}
+		c.err(t.path, checkReserved(r))
+		if s.Delivery == ExactlyOnce {
+			c.onKafka(t.path, t.ref, r.Transport)
+		}
+	}
+	if s.Delivery == ExactlyOnce && f.Lineage != schemas.TransportKafka {
+		c.fault("delivery", "%s needs the lineage on Kafka, where the topics are: set lineage.transport: kafka for the server, or write delivery: %s", ExactlyOnce, AtLeastOnce)
+	}
+	if in != "" && out != "" && f.Topic(in) == f.Topic(out) {
+		c.circle(out)
 	}
 }
 
@@ -246,15 +324,16 @@ type Resolver interface {
 }
 
 // Resolve validates the spec, finds the version of every model that it names and the pipeline's signature, and checks
-// the spec against it. The models come sorted by node path. Everything wrong comes in one Invalid error; an error of
-// the resolver other than NotFound is returned as it is.
-func (s *Spec) Resolve(ctx context.Context, r Resolver) ([]ResolvedModel, schemas.Signature, error) {
+// the spec against it and against what the server has. The models come sorted by node path. Everything wrong comes in
+// one Invalid error; an error of the resolver other than NotFound is returned as it is.
+func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedModel, schemas.Signature, error) {
 	const op = "pipeline.Spec.Resolve"
 	var sig schemas.Signature
 	if err := s.Validate(); err != nil {
 		return nil, sig, err
 	}
 	c := &checker{text: s.text}
+	c.server(s, f)
 	refs := s.Refs()
 	models := make([]ResolvedModel, 0, len(refs))
 	for _, path := range sortedKeys(refs) {

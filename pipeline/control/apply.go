@@ -69,7 +69,7 @@ func (c *Control) Apply(ctx context.Context, specs []pipeline.Spec, dry bool) (R
 			}
 		}
 		if len(faults) == 0 {
-			faults = d.loops(named)
+			faults = d.loops(named, c.c.Facts)
 		}
 		return faults.Err(op)
 	})
@@ -89,7 +89,7 @@ func prefixed(fs document.Faults, name string, several bool) document.Faults {
 
 // revise makes the revision that a spec means on the draft.
 func (c *Control) revise(ctx context.Context, d *draft, s *pipeline.Spec) (*pipeline.Revision, error) {
-	models, sig, err := s.Resolve(ctx, resolver{c, d.state})
+	models, sig, err := s.Resolve(ctx, resolver{c, d.state}, c.c.Facts)
 	if err != nil {
 		return nil, err
 	}
@@ -158,11 +158,12 @@ func (d *draft) remove(name string) error {
 
 // loops finds applied pipelines whose answers come back to them through the topics of others: they would be scored again
 // for ever.
-func (d *draft) loops(applied map[string]bool) document.Faults {
-	next := map[string][]*pipeline.Revision{} // by input topic
+func (d *draft) loops(applied map[string]bool, f pipeline.Facts) document.Faults {
+	next := map[schemas.TopicRef][]*pipeline.Revision{} // by input topic
 	for _, rev := range d.pipelines {
 		if in := rev.Spec.Input; in != nil && in.Topic != "" {
-			next[in.Topic] = append(next[in.Topic], rev)
+			at := f.Topic(in.Topic)
+			next[at] = append(next[at], rev)
 		}
 	}
 	for _, revs := range next {
@@ -173,7 +174,7 @@ func (d *draft) loops(applied map[string]bool) document.Faults {
 		if !applied[name] || rev.Spec.Output == nil || rev.Spec.Input.Topic == "" {
 			continue
 		}
-		if path := findLoop(rev, next); path != nil {
+		if path := findLoop(rev, next, f); path != nil {
 			faults = append(faults, document.Fault{Path: "output.topic", Text: fmt.Sprintf(
 				"%q leads back to the input of pipeline %s (%s): its answers would be scored again, for ever; choose another", rev.Spec.Output.Topic, name, strings.Join(path, " -> "))})
 		}
@@ -183,11 +184,11 @@ func (d *draft) loops(applied map[string]bool) document.Faults {
 }
 
 // findLoop returns the pipelines on the way from a pipeline back to itself, nil if there is none.
-func findLoop(from *pipeline.Revision, next map[string][]*pipeline.Revision) []string {
+func findLoop(from *pipeline.Revision, next map[schemas.TopicRef][]*pipeline.Revision, f pipeline.Facts) []string {
 	seen := map[string]bool{}
 	var walk func(topic string, path []string) []string
 	walk = func(topic string, path []string) []string {
-		for _, rev := range next[topic] {
+		for _, rev := range next[f.Topic(topic)] {
 			name := rev.Spec.Name
 			if name == from.Spec.Name {
 				return append(path, name)

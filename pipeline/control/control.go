@@ -35,6 +35,8 @@ type Uses func(ctx context.Context, pipeline, model string, version int) ([]stri
 type Config struct {
 	Patience time.Duration `yaml:"patience"` // a decided change that nobody has finished for so long is finished by Run
 	LogBytes int64         `yaml:"log_bytes"`
+
+	Facts pipeline.Facts `yaml:"-"` // what specs are checked against
 }
 
 // Default returns 2 s and 64 MiB.

@@ -42,6 +42,7 @@ type house struct {
 	blobs schemas.Blobs
 	log   schemas.Log
 	reg   *registry.Registry
+	facts pipeline.Facts // of the controls that are made from now on
 }
 
 func newHouse(t testing.TB, uses ...control.Uses) *house {
@@ -92,7 +93,7 @@ func newHouse(t testing.TB, uses ...control.Uses) *house {
 func (h *house) on(kv schemas.KV, log schemas.Log, uses ...control.Uses) *control.Control {
 	h.t.Helper()
 	cfg := control.Default()
-	cfg.Patience = 50 * time.Millisecond
+	cfg.Patience, cfg.Facts = 50*time.Millisecond, h.facts
 	c, err := control.New(kv, log, h.reg, cfg, nil, uses...)
 	if err != nil {
 		h.t.Fatal(err)
@@ -392,6 +393,32 @@ func TestTopicLoopsAreRefused(t *testing.T) {
 	_, err := h.tryApply(spec("c", "fraud", "input: {topic: t3}\noutput: {topic: t1}\n"), false)
 	wantErr(t, err, schemas.Invalid, `output.topic: "t1" leads back to the input of pipeline c (c -> a -> b -> c)`)
 	h.apply(spec("c", "fraud", "input: {topic: t3}\noutput: {topic: t4}\n"))
+}
+
+// What a server has decides what can be applied to it: names of topics on Kafka, and exactly once.
+func TestApplyAsksTheServersFacts(t *testing.T) {
+	h, ctx := newHouse(t), t.Context()
+	h.push("fraud", "linear", "1")
+	exactly := spec("p", "fraud", "delivery: exactly_once\ninput: {topic: in}\noutput: {topic: out}\n")
+	_, err := h.tryApply(exactly, true)
+	wantErr(t, err, schemas.Invalid, `line 7: input.topic: "in" lives on NATS; delivery: exactly_once needs it on Kafka: write kafka:in`, "output.topic", "delivery: exactly_once needs the lineage on Kafka")
+	_, err = h.tryApply(spec("p", "fraud", "input: {topic: kafka:in}\n"), true)
+	wantErr(t, err, schemas.Invalid, "input.topic", "this server knows no Kafka")
+
+	h.facts = pipeline.Facts{Kafka: true, Transport: schemas.TransportKafka, Lineage: schemas.TransportKafka}
+	h.Control = h.on(h.kv, h.log)
+	h.apply(exactly)
+	if rev := h.active()["p"]; rev.Spec.Delivery != pipeline.ExactlyOnce {
+		t.Fatalf("%+v", rev.Spec)
+	}
+	// One topic has several names.
+	_, err = h.tryApply(spec("q", "fraud", "input: {topic: kafka:out}\noutput: {topic: kafka:in}\n"), false)
+	wantErr(t, err, schemas.Invalid, `output.topic: "kafka:in" leads back to the input of pipeline q (q -> p -> q)`)
+	h.apply(spec("q", "fraud", "input: {topic: nats:out}\noutput: {topic: nats:in}\n"))
+	h.push("fraud", "linear", "2")
+	if _, err := h.Promote(ctx, "fraud", 2); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestDeleteSaysWhoIsInTheWay(t *testing.T) {
