@@ -240,7 +240,9 @@ func (b *batcher) expire(r *run, now time.Time) *run {
 func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	b.m.inflight.Inc()
 	defer b.m.inflight.Dec()
-	r.start, r.took = time.Now(), 0
+	if r.start, r.took = time.Now(), 0; r.in.Rows() == 0 {
+		return nil // all its items were refused at the door
+	}
 	if b.poison == nil {
 		err = safeScore(ctx, b.scorer, r.in, r.out)
 	} else if m := markOf(b.digest, r.items[0].digest); len(r.items) == 1 && b.poison.deaths(m) > 0 {
@@ -248,7 +250,9 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	} else {
 		r.marks = r.marks[:0]
 		for i := range r.items {
-			r.marks = append(r.marks, markOf(b.digest, r.items[i].digest))
+			if it := &r.items[i]; it.to > it.from {
+				r.marks = append(r.marks, markOf(b.digest, it.digest))
+			}
 		}
 		r.slots = b.poison.begin(r.marks, r.slots[:0])
 		err = safeScore(ctx, b.scorer, r.in, r.out)

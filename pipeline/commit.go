@@ -4,154 +4,293 @@ import (
 	"context"
 	"encoding/hex"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/lineage"
-	"github.com/leatstream/leat/pipeline/internal/fault"
 	"github.com/leatstream/leat/schemas"
 )
 
-// committer is the unit of commit of one pipeline's requests, or of its topic. Whatever was scored while an append is in
-// flight goes into the next one (group commit). In strict mode replies, outputs and settlements wait for the
-// acknowledgement of their records, and nothing else does: the next run is scored meanwhile.
+// committer makes durable what the doors of a pipeline have scored: those of its requests, or that of its topic. Works
+// gather in the open unit of a line while the unit before is made durable (group commit), and nothing else waits for
+// that: the next run is scored meanwhile.
 //
-// The order is: append, then respond, then publish outputs, then settle. A crash between any two of them is mended by
-// redelivery: the record is found again (recovered) and its output is published under the same id.
-//
-// A topic's events keep their order even where something cannot be written: it is tried again while everything behind it
-// waits. If the door closes before it could be written, it and everything behind it stays unsettled (broken).
+// There are two ways to make a unit durable. In order (ordered.go): append the records, then respond, then publish the
+// outputs, then settle; what a crash leaves undone is mended by redelivery. As one (transact.go), for a topic that is
+// exactly once: records, outputs, dead letters and settlements of one partition in one transaction. In order, all works
+// go through one line; as one, each partition of the source has its own.
 type committer struct {
-	p        *processor
-	appender lineage.Appender
-	ctx      context.Context // of the processor: ends only when drained or killed
-	timeout  time.Duration   // of one append, for those who wait for an answer
+	p       *processor
+	ctx     context.Context // of the processor: ends only when drained or killed
+	timeout time.Duration   // of one try to make a unit durable
+	way     way
+	gather  time.Duration // how long an open unit waits for more works; 0: not at all
+	full    int           // rows at which it waits no longer
+
+	stop   chan struct{}  // closed by close
+	loops  sync.WaitGroup // one for each line; none is added once stop is closed
+	broken atomic.Bool    // of a topic: something could not be scored or written before the door closed
+
+	mu struct {
+		sync.RWMutex
+		lines  map[int32]*line // by partition of the source; in order: the only one is that of 0
+		closed bool
+	}
+}
+
+// way is how a unit becomes durable.
+type way interface {
+	// commit makes a unit durable and passes on what follows from it. It calls done for each of its works, then or later;
+	// the unit itself is not used any more when it returns. It is called by the loop of the line.
+	commit(l *line, u *unit)
+	// wait returns when nothing is under way that commit has left behind.
+	wait()
+}
+
+// unit is what is made durable together, and what follows from it.
+type unit struct {
+	recs  lineage.Records
+	works []*work // of one term
+	rows  int
+	since time.Time // when it was opened
+}
+
+// line is where works wait for one another: one unit is open while the one before it is committed, never more. What the
+// open one can grow to is bounded by its door.
+type line struct {
+	c     *committer
+	kick  chan struct{} // capacity 1: something is open and the loop is at rest
+	hurry chan struct{} // capacity 1: the open unit shall wait no longer
 
 	mu struct {
 		sync.Mutex
 		sync.Cond
-		open *unit
-		busy bool
+		open  *unit
+		spare *unit // the other one of two
+		busy  bool
+		first uint64      // terms before it are over, and their works are dropped
+		row   lineage.Row // scratch of record
 	}
-	kick  chan struct{} // capacity 1: something is open and the loop is at rest
-	stop  chan struct{} // closed by close
-	ended chan struct{} // closed when the loop has ended
-	spare *unit         // guarded by mu: the other one of two
-	row   lineage.Row   // guarded by mu: scratch of record
-
-	// followers publish and settle the units of a topic, one after the other, while later ones append. Two may wait:
-	// more would only hold memory, since the output stream is then slower than the lineage.
-	slots     chan struct{}
-	prev      chan struct{} // closed when the follower before has ended; touched by the loop alone
-	followers sync.WaitGroup
-	broken    atomic.Bool // of a topic: something could not be written before the door closed
 }
 
-// unit is what one append makes durable and what follows from it.
-type unit struct {
-	recs  lineage.Records
-	works []*work
-}
-
-func newCommitter(ctx context.Context, p *processor, a lineage.Appender, timeout time.Duration) *committer {
-	c := &committer{
-		p: p, appender: a, ctx: ctx, timeout: timeout, spare: &unit{}, slots: make(chan struct{}, 2), prev: make(chan struct{}),
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
-	}
-	close(c.prev)
-	c.mu.open = &unit{}
-	c.mu.Cond.L = &c.mu.Mutex
-	go c.run()
+func newCommitter(ctx context.Context, p *processor, w way) *committer {
+	c := &committer{p: p, ctx: ctx, timeout: p.host.AppendTimeout, way: w, stop: make(chan struct{})}
+	c.mu.lines = map[int32]*line{}
 	return c
 }
 
-// run commits whenever something is open. It is one goroutine for the committer's life: one for each commit would grow
-// its stack anew every time, a tenth of what a lone request costs.
-func (c *committer) run() {
-	defer close(c.ended)
-	for {
-		select {
-		case <-c.kick:
-			c.drain()
-		case <-c.stop:
-			return
+// line returns the line of a partition, made when it is first asked for.
+func (c *committer) line(partition int32) *line {
+	c.mu.RLock()
+	l := c.mu.lines[partition]
+	c.mu.RUnlock()
+	if l != nil {
+		return l
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l = c.mu.lines[partition]; l != nil {
+		return l
+	}
+	l = &line{c: c, kick: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+	l.mu.open, l.mu.spare = &unit{}, &unit{}
+	l.mu.Cond.L = &l.mu.Mutex
+	c.mu.lines[partition] = l
+	if !c.mu.closed {
+		c.loops.Go(l.run)
+	}
+	return l
+}
+
+func (c *committer) all() []*line {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	ls := make([]*line, 0, len(c.mu.lines))
+	for _, l := range c.mu.lines {
+		ls = append(ls, l)
+	}
+	return ls
+}
+
+// close ends the loops. What is added afterwards stays uncommitted; idle comes before it.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.mu.closed = true
+	c.mu.Unlock()
+	close(c.stop)
+	c.loops.Wait()
+}
+
+// hasten has every open unit committed without waiting for more.
+func (c *committer) hasten() {
+	if c.gather > 0 {
+		for _, l := range c.all() {
+			l.mu.Lock()
+			if len(l.mu.open.works) > 0 {
+				l.hasten()
+			}
+			l.mu.Unlock()
 		}
 	}
 }
 
-// close ends the loop. What is added afterwards stays uncommitted; idle comes before it.
-func (c *committer) close() {
-	close(c.stop)
-	<-c.ended
+// idle waits until everything that was added is committed.
+func (c *committer) idle(ctx context.Context) error {
+	for _, l := range c.all() {
+		if err := l.idle(ctx); err != nil {
+			return err
+		}
+	}
+	c.way.wait() // it ends with the processor's context at the latest
+	return nil
 }
 
-// add puts scored items into the open unit and starts an append if none is in flight.
+// add puts scored items into the open unit of the work's line and has it committed.
 func (c *committer) add(r *run, items []item, w *work, scored time.Time) {
-	c.mu.Lock()
+	l := c.line(w.partition)
+	l.mu.Lock()
+	if !l.enter(w) {
+		return
+	}
 	for i := range items {
-		c.record(&c.mu.open.recs, r, &items[i], w, scored)
+		l.record(r, &items[i], w, scored)
 	}
 	if w.async { // answered before the append, but not if its record can never be made
-		c.mu.Unlock()
+		l.mu.Unlock()
 		c.respond(w)
-		c.mu.Lock()
+		l.mu.Lock()
 	}
-	c.put(w)
+	l.put(w)
 }
 
 // resume puts a work without new records behind what is queued: an event whose record was found.
 func (c *committer) resume(w *work) {
-	c.mu.Lock()
-	c.put(w)
+	l := c.line(w.partition)
+	l.mu.Lock()
+	if l.enter(w) {
+		l.put(w)
+	}
+}
+
+// enter is called with the lock held. A work of a later term than before ends the earlier ones. If the work's own term is
+// over, it is dropped, the lock is given up, and the answer is false.
+func (l *line) enter(w *work) bool {
+	var over []*work
+	if w.term > l.mu.first {
+		over = l.endLocked(w.term - 1)
+	}
+	ok := w.term >= l.mu.first
+	if ok && len(over) == 0 {
+		return true
+	}
+	l.mu.Unlock()
+	if !ok {
+		over = append(over, w)
+	}
+	drop(over)
+	if ok {
+		l.mu.Lock()
+	}
+	return ok
+}
+
+// end drops what is left of a term, and what still comes of it: whoever has the partition now gets it again.
+func (l *line) end(term uint64) {
+	l.mu.Lock()
+	over := l.endLocked(term)
+	l.mu.Unlock()
+	drop(over)
+}
+
+// drop gives back what works held that are not to be made durable. It is not called under a lock: the last user of a
+// model closes it.
+func drop(ws []*work) {
+	for _, w := range ws {
+		w.done()
+	}
+}
+
+// never is the term after which nothing is taken any more.
+const never uint64 = math.MaxUint64 - 1
+
+func (l *line) endLocked(term uint64) (over []*work) {
+	l.mu.first = max(l.mu.first, term+1)
+	if u := l.mu.open; len(u.works) > 0 && u.works[0].term <= term {
+		over = append(over, u.works...)
+		u.reset()
+	}
+	return over
 }
 
 // put is called with the lock held, which it gives up.
-func (c *committer) put(w *work) {
-	c.mu.open.works = append(c.mu.open.works, w)
-	start := !c.mu.busy
-	c.mu.busy = true
-	c.mu.Unlock()
+func (l *line) put(w *work) {
+	u := l.mu.open
+	if len(u.works) == 0 && l.c.gather > 0 {
+		u.since = time.Now()
+	}
+	u.works = append(u.works, w)
+	u.rows += w.rows
+	if l.c.gather > 0 && u.rows >= l.c.full {
+		l.hasten()
+	}
+	start := !l.mu.busy
+	l.mu.busy = true
+	l.mu.Unlock()
 	if start {
-		c.kick <- struct{}{} // never blocks: the loop took the last one before it came to rest
+		l.kick <- struct{}{} // never blocks: the loop took the last one before it came to rest
+	}
+}
+
+// hasten is called with the lock held and something open.
+func (l *line) hasten() {
+	select {
+	case l.hurry <- struct{}{}:
+	default:
 	}
 }
 
 // record adds the rows of an item: as many ranges as its rows in the request have, which bad rows may cut. An output that
 // cannot be recorded is not seen either: the item fails, and that is recorded.
-func (c *committer) record(recs *lineage.Records, r *run, it *item, w *work, scored time.Time) {
-	ctx := it.rev.context(w.door.principal(it.d), w.door.Via, "", c.p.host.CPU)
-	it.envelope(&c.row, r, scored)
+func (l *line) record(r *run, it *item, w *work, scored time.Time) {
+	if it.from == it.to {
+		return // refused before it was scored
+	}
+	host := l.c.p.host
+	ctx := it.rev.context(w.door.principal(it.d), w.door.Via, "", host.CPU)
+	it.envelope(&l.mu.row, r, scored)
 	out := r.out
 	if it.err != nil {
-		errored(&c.row, it.err)
+		errored(&l.mu.row, it.err)
 		out = nil
 	}
-	err := c.ranges(recs, ctx, r.in, it, out)
+	err := l.ranges(ctx, r.in, it, out)
 	if err == nil {
 		return
 	}
-	e := c.p.host.public(err, c.p.name)
+	e := host.public(err, l.c.p.name)
 	if it.err == nil {
 		w.withdraw(it, e)
 	}
-	errored(&c.row, e)
-	if err := c.ranges(recs, ctx, r.in, it, nil); err != nil {
-		c.p.host.Log.Error("failure not recorded", "pipeline", c.p.name, "request", it.id, slog.Any("error", err))
+	errored(&l.mu.row, e)
+	if err := l.ranges(ctx, r.in, it, nil); err != nil {
+		host.Log.Error("failure not recorded", "pipeline", l.c.p.name, "request", it.id, slog.Any("error", err))
 	}
 }
 
-func (c *committer) ranges(recs *lineage.Records, ctx *lineage.Context, in *schemas.Batch, it *item, out *schemas.Batch) error {
+func (l *line) ranges(ctx *lineage.Context, in *schemas.Batch, it *item, out *schemas.Batch) error {
+	recs, row := &l.mu.open.recs, &l.mu.row
 	if it.rows == nil {
-		return recs.AddRange(ctx, &c.row, in, it.from, it.to, out, it.from)
+		return recs.AddRange(ctx, row, in, it.from, it.to, out, it.from)
 	}
 	for i := 0; i < len(it.rows); {
 		j := i + 1
 		for j < len(it.rows) && it.rows[j] == it.rows[j-1]+1 {
 			j++
 		}
-		c.row.Row, c.row.BatchRow = it.rows[i], int32(it.from+i)
-		if err := recs.AddRange(ctx, &c.row, in, it.from+i, it.from+j, out, it.from+i); err != nil {
+		row.Row, row.BatchRow = it.rows[i], int32(it.from+i)
+		if err := recs.AddRange(ctx, row, in, it.from+i, it.from+j, out, it.from+i); err != nil {
 			return err
 		}
 		i = j
@@ -159,111 +298,81 @@ func (c *committer) ranges(recs *lineage.Records, ctx *lineage.Context, in *sche
 	return nil
 }
 
-// drain commits until nothing is open.
-func (c *committer) drain() {
+// run commits whenever something is open. It is one goroutine for the line's life: one for each commit would grow its
+// stack anew every time, a tenth of what a lone request costs.
+func (l *line) run() {
 	for {
-		c.mu.Lock()
-		u := c.mu.open
-		if len(u.works) == 0 {
-			c.mu.busy = false
-			c.mu.Broadcast()
-			c.mu.Unlock()
+		select {
+		case <-l.kick:
+			for u := l.next(); u != nil; u = l.next() {
+				l.c.way.commit(l, u)
+				u.reset()
+				l.mu.Lock()
+				l.mu.spare = u
+				l.mu.Unlock()
+			}
+		case <-l.c.stop:
 			return
 		}
-		c.mu.open, c.spare = c.spare, nil
-		if c.mu.open == nil {
-			c.mu.open = &unit{}
-		}
-		c.mu.Unlock()
-		c.commit(u)
-		clear(u.works)
-		u.works = u.works[:0]
-		u.recs.Reset()
-		c.mu.Lock()
-		c.spare = u
-		c.mu.Unlock()
 	}
 }
 
-// commit makes one unit durable and passes on what follows. The records of a topic, and of answers that have gone out
-// already, are tried again until they are in or the door closes; a caller who waits is told at once.
-func (c *committer) commit(u *unit) {
-	if fault.ReplyFirst {
-		for _, w := range u.works {
-			c.respond(w)
-		}
-		fault.Widen()
+// next takes the open unit when it is due, nil if nothing is open.
+func (l *line) next() *unit {
+	l.mu.Lock()
+	if u := l.mu.open; len(u.works) > 0 && l.c.gather > 0 {
+		since, ended := u.since, u.works[0].door.ended
+		l.mu.Unlock()
+		l.waitForMore(since, ended)
+		l.mu.Lock()
 	}
-	pos, err := schemas.Position{}, error(nil)
-	if !c.broken.Load() {
-		pos, err = c.append(u)
+	defer l.mu.Unlock()
+	u := l.mu.open
+	if len(u.works) == 0 {
+		l.mu.busy = false
+		l.mu.Broadcast()
+		return nil
 	}
-	if err != nil {
-		c.p.host.Log.Error("append to the lineage failed", "pipeline", c.p.name, "rows", u.recs.Len(), slog.Any("error", err))
-		e := schemas.Errorf(schemas.Unavailable, "pipeline.commit", "the lineage cannot be written now, so no answer is given: %w", err)
-		dr := (*door)(nil) // one that waits for the append, if any does
-		for _, w := range u.works {
-			if w.async || w.door.Durable {
-				dr = w.door
-			}
-			if !w.async {
-				w.tell(e)
-				c.respond(w)
-			}
-		}
-		for err != nil && dr != nil && dr.wait(c.ctx, retryPause) {
-			pos, err = c.append(u)
-		}
-	} else {
-		for _, w := range u.works {
-			if !w.async {
-				c.respond(w)
-			}
-		}
+	l.mu.open, l.mu.spare = l.mu.spare, nil
+	select {
+	case <-l.hurry: // that was about this unit
+	default:
 	}
-	if !u.works[0].door.Durable {
-		for _, w := range u.works {
-			w.done()
-		}
-		return
-	}
-	if err != nil {
-		c.broken.Store(true)
-	}
-	c.handOver(u, pos)
+	return u
 }
 
-// handOver gives a topic's recorded works to a follower.
-func (c *committer) handOver(u *unit, pos schemas.Position) {
-	c.slots <- struct{}{}
-	works, prev, this := append([]*work(nil), u.works...), c.prev, make(chan struct{})
-	c.prev = this
-	c.followers.Add(1)
-	go func() {
-		defer c.followers.Done()
-		defer close(this)
-		defer func() { <-c.slots }()
-		<-prev
-		if !c.broken.Load() && !c.follow(works, pos) {
-			c.broken.Store(true)
-		}
-		for _, w := range works {
-			w.done()
-		}
-	}()
+// waitForMore returns when the unit has been open for long enough, is full, or somebody is in a hurry.
+func (l *line) waitForMore(since time.Time, ended <-chan struct{}) {
+	t := time.NewTimer(time.Until(since.Add(l.c.gather)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.hurry:
+	case <-ended:
+	case <-l.c.ctx.Done():
+	}
 }
 
-func (c *committer) append(u *unit) (schemas.Position, error) {
-	if u.recs.Len() == 0 {
-		return schemas.Position{}, nil
+// idle waits until nothing of the line is open or being committed.
+func (l *line) idle(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.mu.Broadcast()
+	})
+	defer stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.mu.busy && ctx.Err() == nil {
+		l.mu.Wait()
 	}
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
-	defer cancel()
-	pos, err := c.appender.Append(ctx, &u.recs)
-	c.p.append.Observe(time.Since(start).Seconds())
-	c.p.commitRows.Observe(float64(u.recs.Len()))
-	return pos, err
+	return ctx.Err()
+}
+
+func (u *unit) reset() {
+	clear(u.works)
+	u.works, u.rows = u.works[:0], 0
+	u.recs.Reset()
 }
 
 // respond writes a work's replies with one flush.
@@ -276,91 +385,6 @@ func (c *committer) respond(w *work) {
 	}
 	clear(w.replies)
 	w.replies, w.ids = w.replies[:0], w.ids[:0]
-}
-
-// follow publishes the outputs of recorded works and then settles their deliveries; false if the door closed before both
-// were done. What is unsettled comes round again, and its record is found.
-func (c *committer) follow(works []*work, pos schemas.Position) bool {
-	if fault.AcceptFirst {
-		for _, w := range works {
-			w.settle(c.ctx)
-			w.accept, w.reject = nil, nil
-		}
-		fault.Widen()
-	}
-	if !c.publish(works) {
-		return false
-	}
-	for _, w := range works {
-		if !w.settle(c.ctx) {
-			return false
-		}
-	}
-	if !pos.IsZero() {
-		c.p.settledUpTo(pos.Sequence)
-	}
-	return true
-}
-
-// publish stores the outputs. One that the transport can never take goes to the dead letters instead.
-func (c *committer) publish(works []*work) bool {
-	for {
-		var outs []schemas.Message
-		for _, w := range works {
-			outs = append(outs, w.outputs...)
-		}
-		if len(outs) == 0 {
-			return true
-		}
-		dr := works[0].door // all are of one topic
-		_, err := dr.Output.Publish(c.ctx, outs)
-		switch {
-		case err == nil:
-			return true
-		case schemas.KindOf(err) == schemas.Invalid && c.sift(works):
-			continue
-		}
-		c.p.host.Log.Error("output not published: trying again", "pipeline", c.p.name, "topic", dr.OutputTo, slog.Any("error", err))
-		if !dr.wait(c.ctx, retryPause) {
-			return false
-		}
-	}
-}
-
-// sift publishes outputs one by one and buries those that the transport refuses for what they are; false if there is none.
-func (c *committer) sift(works []*work) bool {
-	found := false
-	for _, w := range works {
-		for i := 0; i < len(w.outputs); {
-			_, err := w.door.Output.Publish(c.ctx, w.outputs[i:i+1])
-			if schemas.KindOf(err) != schemas.Invalid || err == nil {
-				i++ // those that could not be stored now are tried again with the others
-				continue
-			}
-			found = true
-			w.bury(w.sources[i], err)
-		}
-	}
-	return found
-}
-
-// idle waits until everything that was added is committed.
-func (c *committer) idle(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.mu.Broadcast()
-	})
-	defer stop()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.mu.busy && ctx.Err() == nil {
-		c.mu.Wait()
-	}
-	if ctx.Err() == nil {
-		c.followers.Wait() // each ends with the processor's context at the latest
-	}
-	return ctx.Err()
 }
 
 func hexID(id [32]byte) string { return hex.EncodeToString(id[:16]) }

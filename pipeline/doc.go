@@ -3,7 +3,8 @@
 //
 // It holds the specification that a user writes (spec.go), what is wrong with one (validate.go), its compiled graph
 // (compile.go), the batcher of each loaded model (batcher.go), the doors by which rows come in (door.go, scored.go), the
-// unit of commit (commit.go), what the lineage knows after a crash (recover.go), and the rows that kill (poison.go). A Host
-// (host.go) runs one processor for each pipeline (processor.go). It imports the contracts of connectors, scorers and
-// lineage, never an implementation; cmd wires those.
+// unit of commit (commit.go) and the two ways to make it durable (ordered.go, transact.go), what the lineage knows after
+// a crash (recover.go), and the rows that kill (poison.go). A Host (host.go) runs one processor for each pipeline
+// (processor.go, topic.go). It imports the contracts of connectors, scorers and lineage, never an implementation; cmd
+// wires those.
 package pipeline

@@ -22,10 +22,14 @@ type Binding struct {
 	Via       string               // how it is called in records: "nats", "http", "topic"
 	Source    connectors.Source    // owned: drained and closed with the pipeline
 	Responder connectors.Responder // answers callers; nil where nobody waits
-	Output    connectors.Publisher // stores answers; nil where there is no output topic
-	OutputTo  string               // its topic
+	Output    connectors.Publisher // stores answers; nil where there is no output topic, or where Transactor does
+	OutputTo  string               // the output topic, as Output or Transactor knows it; "" for none
 	Durable   bool                 // a stored stream: ordered, settled, a bad message goes to the dead letters
 	Trusted   bool                 // Leat-Principal was set by our own door, not by the caller
+
+	// Transactor makes a durable door exactly once: it is of the Source's transport, which holds the output topic and the
+	// log of the lineage too. nil: at least once.
+	Transactor connectors.Transactor
 }
 
 // Bounds on what one door has admitted and not yet committed. Beyond them a caller gets Overloaded and a topic waits.
@@ -41,7 +45,7 @@ type door struct {
 	Binding
 	p      *processor
 	commit *committer
-	seen   *recovered // durable only: what the lineage already holds
+	seen   *recovered // what the lineage already holds; nil unless durable and at least once
 
 	receiving sync.Mutex // Receive is for one caller at a time; a durable door also enqueues under it, which keeps order
 
@@ -71,7 +75,7 @@ type item struct {
 	size     int
 	admitted int            // rows that were admitted
 	from, to int            // its rows in the run
-	err      *schemas.Error // why it has no answer, once that is known
+	err      *schemas.Error // why it has no answer, once that is known; with no rows: it was refused at the door
 	group    uint64         // durable: sequence of the group that it was received in
 	last     bool           // durable: the last item of its group
 	again    bool           // durable: somebody had it in hands before, and may have died of it
@@ -146,6 +150,7 @@ func (dr *door) fill(ctx context.Context) (*run, *batcher, *compiled, error) {
 // waitForRoom holds a durable door while too much of it is uncommitted.
 func (dr *door) waitForRoom(ctx context.Context) error {
 	for dr.Durable && (dr.rows.Load() >= maxInflightRows/4 || dr.bytes.Load() >= maxInflightBytes/4) {
+		dr.commit.hasten()
 		select {
 		case <-dr.room:
 		case <-dr.ended:
@@ -157,9 +162,9 @@ func (dr *door) waitForRoom(ctx context.Context) error {
 	return nil
 }
 
-// take counts an item as admitted, until gone.
+// take counts an item as admitted, until gone. One that was refused counts as a row: it is in hand until it is settled.
 func (dr *door) take(it *item) {
-	it.admitted = it.to - it.from
+	it.admitted = max(1, it.to-it.from)
 	dr.rows.Add(int64(it.admitted))
 	dr.bytes.Add(int64(it.size))
 }
@@ -174,16 +179,21 @@ func (dr *door) gone(rows, bytes int) {
 	}
 }
 
-// admit decodes one delivery into r, or refuses it.
+// admit decodes one delivery into r. A request that cannot be is answered at once; an event takes its place in the run,
+// without rows, and goes to the dead letters when what came before it is durable.
 func (dr *door) admit(ctx context.Context, r *run, rev *compiled, d *connectors.Delivery, now time.Time) {
 	it := item{door: dr, d: d, received: now, size: len(d.Payload), from: r.in.Rows()}
 	err := dr.decode(ctx, r, rev, &it)
 	if err != nil {
 		r.in.Truncate(it.from)
+	}
+	switch {
+	case err != nil && !dr.Durable:
 		dr.refuse(ctx, &it, err)
 		return
-	}
-	if it.enc == nil {
+	case err != nil:
+		it.err, it.again = dr.p.host.public(err, dr.p.name), false
+	case it.enc == nil:
 		return // answered already: from the record, or by another version's own batcher
 	}
 	it.to = r.in.Rows()
@@ -381,14 +391,10 @@ func checkRequestID(id string) (string, error) {
 	return id, nil
 }
 
-// refuse answers what was not admitted, at once. A stored message goes to the dead letters.
+// refuse answers a request that was not admitted, at once.
 func (dr *door) refuse(ctx context.Context, it *item, err error) {
 	e := dr.p.host.public(err, dr.p.name)
 	dr.p.failed(1, e)
-	if dr.Durable {
-		dr.reject(ctx, it.d, e)
-		return
-	}
 	if it.id == "" {
 		it.id = makeID(it.d)
 	}

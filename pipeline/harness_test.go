@@ -264,7 +264,8 @@ func (p *process) online(ctx context.Context, name string) ([]pipeline.Binding, 
 	}, err
 }
 
-func (p *process) topic(ctx context.Context, name string, in *pipeline.Input, out *pipeline.Output) (b pipeline.Binding, err error) {
+func (p *process) topic(ctx context.Context, s *pipeline.Spec) (b pipeline.Binding, err error) {
+	name, in, out := s.Name, s.Input, s.Output
 	b = pipeline.Binding{Via: "topic", Durable: true}
 	if out != nil {
 		b.Output, b.OutputTo = p.out, out.Topic

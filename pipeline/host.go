@@ -19,17 +19,31 @@ import (
 
 // Config of a Host.
 type Config struct {
-	AppendTimeout time.Duration `yaml:"append_timeout"` // of one append to the lineage, for those who wait for an answer
+	AppendTimeout time.Duration `yaml:"append_timeout"` // of one append to the lineage, for those who wait for an answer, and of one try of a transaction
 	Cores         int           `yaml:"cores"`          // runs of one model in flight at most; 0: as many as Go uses threads
+
+	// Of a pipeline that is exactly once: a partition's transaction is committed when it holds so many records, and at
+	// the latest so long after its first.
+	TransactionRecords  int           `yaml:"transaction_records"`
+	TransactionInterval time.Duration `yaml:"transaction_interval"`
 }
 
-// DefaultConfig returns what suits most.
-func DefaultConfig() Config { return Config{AppendTimeout: 10 * time.Second} }
+// DefaultConfig returns what suits most. One commit costs Kafka about 7 ms, whatever it holds: every 100 ms, that is
+// little.
+func DefaultConfig() Config {
+	return Config{AppendTimeout: 10 * time.Second, TransactionRecords: 5000, TransactionInterval: 100 * time.Millisecond}
+}
 
 // Validate reports what is wrong.
 func (c Config) Validate() error {
 	if c.AppendTimeout <= 0 {
 		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.append_timeout", "want a positive duration")
+	}
+	if c.TransactionRecords < 1 {
+		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.transaction_records", "%d: want at least 1", c.TransactionRecords)
+	}
+	if c.TransactionInterval < time.Millisecond || c.TransactionInterval > 10*time.Second {
+		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.transaction_interval", "%v: want 1ms to 10s", c.TransactionInterval)
 	}
 	if c.Cores < 0 || c.Cores > 1024 {
 		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.cores", "%d: want 0 to 1024", c.Cores)
@@ -45,10 +59,10 @@ type Deps struct {
 	Store scorers.Store
 	// Online opens the doors at which requests for a pipeline arrive.
 	Online func(ctx context.Context, name string) ([]Binding, error)
-	// Topic opens the durable input of a pipeline.
-	Topic   func(ctx context.Context, name string, in *Input, out *Output) (Binding, error)
+	// Topic opens the durable input of a pipeline that has one, with a Transactor if its delivery is exactly once.
+	Topic   func(ctx context.Context, s *Spec) (Binding, error)
 	Loaders []scorers.Loader
-	Lineage lineage.Appender
+	Lineage lineage.Appender // and lineage.Encoder, where a pipeline may be exactly once
 	WAL     WriteAhead
 	Refuse  func(lineage.Refusal) // does not block
 	Codec   func(*schemas.Message) (schemas.Codec, error)

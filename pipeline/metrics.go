@@ -13,10 +13,13 @@ type Metrics struct {
 	score     *prometheus.HistogramVec
 	append    *prometheus.HistogramVec
 	commit    *prometheus.HistogramVec
+	transact  *prometheus.HistogramVec
 	batchRows prometheus.Histogram
 	inflight  prometheus.Gauge
 	loaded    *prometheus.GaugeVec
 	loadFails *prometheus.CounterVec
+
+	transactions *prometheus.CounterVec // by outcome
 }
 
 // latency buckets from 50 us to 13 s.
@@ -38,14 +41,17 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		queue:     hist("leat_queue_seconds", "From receipt to the start of the run.", "pipeline"),
 		score:     hist("leat_score_seconds", "One run of the model.", "pipeline"),
 		append:    hist("leat_append_seconds", "One acknowledged append to the lineage.", "pipeline"),
-		commit:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "leat_commit_rows", Help: "Rows in one append.", Buckets: prometheus.ExponentialBuckets(1, 2, 14)}, []string{"pipeline"}),
+		commit:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "leat_commit_rows", Help: "Rows in one append or transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 14)}, []string{"pipeline"}),
+		transact:  hist("leat_transaction_seconds", "One committed transaction of a topic, repeats included.", "pipeline"),
 		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "leat_batch_rows", Help: "Rows in one run of a model.", Buckets: prometheus.ExponentialBuckets(1, 2, 14)}),
 		inflight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "leat_runs_in_flight", Help: "Runs of models now."}),
 		loaded:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_pipeline_ready", Help: "1 if the pipeline's active revision is loaded here."}, []string{"pipeline"}),
 		loadFails: count("leat_load_failures_total", "Revisions that could not be loaded; the one before goes on serving.", "pipeline"),
+
+		transactions: count("leat_transactions_total", "Transactions of a topic by outcome: committed, failed (and tried again), revoked, given_up.", "pipeline", "outcome"),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.batchRows, m.inflight, m.loaded, m.loadFails)
+		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.batchRows, m.inflight, m.loaded, m.loadFails)
 	}
 	return m
 }
@@ -55,7 +61,7 @@ func (m *Metrics) forget(pipeline string) {
 	of := prometheus.Labels{"pipeline": pipeline}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.loaded, m.loadFails} {
+	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.loaded, m.loadFails} {
 		v.DeletePartialMatch(of)
 	}
 }

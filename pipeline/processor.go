@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,8 @@ type processor struct {
 	name   string
 	active atomic.Pointer[compiled]
 
-	append, commitRows, total prometheus.Observer
-	stats                     struct {
+	append, transact, commitRows, total prometheus.Observer
+	stats                               struct {
 		requests, errors, processing atomic.Uint64
 		last                         atomic.Pointer[string]
 	}
@@ -53,8 +52,7 @@ type doors struct {
 	open   []*door
 	commit *committer
 	group  sync.WaitGroup
-	input  *Input // of a durable one, to see whether a new revision changes it
-	output *Output
+	wired  wiring // of a durable one, to see whether a new revision changes it
 }
 
 // series are the pre-resolved metrics of one revision.
@@ -219,9 +217,7 @@ func (p *processor) closeBroken(ctx context.Context) error {
 	if !broken {
 		return nil
 	}
-	err := errors.Join(p.online.close(ctx), p.durable.close(ctx))
-	p.durable.input, p.durable.output = nil, nil
-	return err
+	return errors.Join(p.online.close(ctx), p.closeTopic(ctx))
 }
 
 func (p *processor) openOnline(ctx context.Context) error {
@@ -232,38 +228,10 @@ func (p *processor) openOnline(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.online.commit = newCommitter(ctx, p, p.host.Lineage, p.host.AppendTimeout)
+	p.online.commit = newOrdered(ctx, p)
 	for _, b := range bs {
 		p.open(ctx, &p.online, newDoor(p, b, p.online.commit, nil))
 	}
-	return nil
-}
-
-func (p *processor) openTopic(ctx context.Context, rev *Revision) error {
-	in, out := rev.Spec.Input, rev.Spec.Output
-	if reflect.DeepEqual(in, p.durable.input) && reflect.DeepEqual(out, p.durable.output) {
-		return nil
-	}
-	err := p.durable.close(ctx)
-	p.durable.input, p.durable.output = nil, nil
-	if err != nil {
-		return err
-	}
-	if in != nil {
-		seen, err := recoverSeen(p.stopped, p.host.WAL, p.name)
-		if err != nil {
-			return err
-		}
-		b, err := p.host.Topic(p.stopped, p.name, in, out)
-		if err != nil {
-			return err
-		}
-		p.durable.commit = newCommitter(ctx, p, p.host.Lineage, p.host.AppendTimeout)
-		d := newDoor(p, b, p.durable.commit, seen)
-		p.open(ctx, &p.durable, d)
-		p.durable.group.Go(func() { p.saveCheckpoints(ctx, d) })
-	}
-	p.durable.input, p.durable.output = in, out
 	return nil
 }
 
@@ -326,7 +294,7 @@ func (dr *door) settle(ctx context.Context) error {
 }
 
 func (p *processor) close(ctx context.Context) {
-	if err := errors.Join(p.online.close(ctx), p.durable.close(ctx)); err != nil {
+	if err := errors.Join(p.online.close(ctx), p.closeTopic(ctx)); err != nil {
 		p.host.Log.Warn("doors closed before all was settled", "pipeline", p.name, slog.Any("error", err))
 	}
 	p.mu.Lock()
@@ -339,50 +307,6 @@ func (p *processor) close(ctx context.Context) {
 	}
 	if gone {
 		p.host.m.forget(p.name)
-	}
-}
-
-// settledUpTo notes that every event whose record lies at or before the sequence is settled.
-func (p *processor) settledUpTo(seq uint64) {
-	if seq > p.settled.Load() {
-		p.settled.Store(seq)
-	}
-}
-
-const (
-	// checkpointEvery is how often the checkpoint is saved. What is saved is what was settled one tick earlier, so that
-	// acknowledgements on their way to the stream have arrived.
-	checkpointEvery = time.Second
-	// holdCheckpoint is how long what was recorded before the start may take to come again, from a quiet partition or one
-	// that a dead member still holds: until then the checkpoint stays, so that another crash finds it once more. A stream
-	// that is not ours gives back after 30 s what was in hand (connectors/nats).
-	holdCheckpoint = time.Minute
-)
-
-func (p *processor) saveCheckpoints(ctx context.Context, d *door) {
-	t := time.NewTicker(checkpointEvery)
-	defer t.Stop()
-	opened := time.Now()
-	var before, saved uint64
-	for {
-		select {
-		case <-t.C:
-		case <-d.ended:
-			return
-		case <-ctx.Done():
-			return
-		}
-		if !d.seen.empty() && time.Since(opened) < holdCheckpoint {
-			continue
-		}
-		if before > saved {
-			if err := p.host.WAL.SaveCheckpoint(ctx, p.name, before+1); err != nil {
-				p.host.Log.Warn("checkpoint not saved: a restart will scan more of the lineage", "pipeline", p.name, slog.Any("error", err))
-			} else {
-				saved = before
-			}
-		}
-		before = p.settled.Load()
 	}
 }
 

@@ -101,8 +101,11 @@ func keptBack(r *lineage.Record) bool {
 	return s.Index(lineage.DroppedColumn) >= 0
 }
 
-// take returns what is recorded of the event at p, once, nil if nothing is.
+// take returns what is recorded of the event at p, once, nil if nothing is. A nil rc knows nothing.
 func (rc *recovered) take(p schemas.Position) *recordedRows {
+	if rc == nil {
+		return nil
+	}
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	r := rc.records[p]

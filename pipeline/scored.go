@@ -1,7 +1,7 @@
 package pipeline
 
 import (
-	"context"
+	"cmp"
 	"log/slog"
 	"slices"
 	"sync"
@@ -15,20 +15,22 @@ import (
 // work is what waits for one commit: the effects of some items of one door that were scored in one run. It exists from
 // scoring to settlement; then its memory is used again.
 type work struct {
-	door    *door
-	async   bool // answers before the append; the loss window is what this process has not appended yet
-	rows    int
-	bytes   int
-	replies []connectors.Response
-	ids     []string // request id of each reply, for callers to be told if the append fails
-	outputs []schemas.Message
-	sources []*connectors.Delivery // what each output was made from
-	accept  []*connectors.Delivery
-	reject  []rejection
-	held    []held
-	buf     []byte         // what the answers are encoded in
-	about   schemas.Answer // scratch of answer
-	values  []string       // where header values lie that differ by answer; handed out with the answers
+	door      *door
+	async     bool  // answers before the append; the loss window is what this process has not appended yet
+	partition int32 // with transactions: that of its events in the source, and the term that they came under
+	term      uint64
+	rows      int
+	bytes     int
+	replies   []connectors.Response
+	ids       []string // request id of each reply, for callers to be told if the append fails
+	outputs   []schemas.Message
+	sources   []*connectors.Delivery // what each output was made from
+	accept    []*connectors.Delivery
+	reject    []rejection
+	held      []held
+	buf       []byte         // what the answers are encoded in
+	about     schemas.Answer // scratch of answer
+	values    []string       // where header values lie that differ by answer; handed out with the answers
 }
 
 type rejection struct {
@@ -88,12 +90,31 @@ func (dr *door) myTurn(group uint64) bool {
 func (dr *door) scored(r *run, items []item) {
 	if g := items[0].group; g > 0 {
 		dr.waitForTurn(g)
-		defer dr.endTurn(&items[len(items)-1])
+		last := &items[len(items)-1]
+		defer dr.endTurn(last.group, last.last)
 		if !dr.reached(r, items) {
 			return
 		}
 	}
-	w := newWork(dr)
+	if dr.Transactor == nil {
+		dr.finish(r, items, newWork(dr))
+		return
+	}
+	slices.SortStableFunc(items, func(a, b item) int { return cmp.Compare(a.d.From.Partition, b.d.From.Partition) })
+	for i := 0; i < len(items); {
+		w := newWork(dr)
+		w.partition, w.term = items[i].d.From.Partition, items[i].d.Term
+		j := i + 1
+		for j < len(items) && items[j].d.From.Partition == w.partition && items[j].d.Term == w.term {
+			j++
+		}
+		dr.finish(r, items[i:j], w)
+		i = j
+	}
+}
+
+// finish fills a work with what follows from scored items and has it committed.
+func (dr *door) finish(r *run, items []item, w *work) {
 	w.async = items[0].rev.rev.Spec.Lineage == Async
 	now := r.start.Add(r.took)
 	var e *schemas.Error
@@ -105,7 +126,10 @@ func (dr *door) scored(r *run, items []item) {
 	for i := range items {
 		it := &items[i]
 		w.hold(it)
-		if it.err = e; e == nil {
+		if it.err == nil { // not refused at the door
+			it.err = e
+		}
+		if it.err == nil {
 			if err := w.answer(it, &it.rev.by, r.out, it.from, it.to); err != nil {
 				it.err = dr.p.host.public(err, dr.p.name)
 			}
@@ -128,12 +152,11 @@ func (dr *door) waitForTurn(g uint64) {
 	dr.order.Unlock()
 }
 
-func (dr *door) endTurn(l *item) {
+// endTurn lets the next group go, or waits for the rest of this one if its last item has not come.
+func (dr *door) endTurn(group uint64, last bool) {
 	dr.order.Lock()
-	if l.last {
-		dr.order.turn = l.group + 1
-	} else {
-		dr.order.turn = l.group
+	if dr.order.turn = group; last {
+		dr.order.turn++
 	}
 	dr.order.Broadcast()
 	dr.order.Unlock()
@@ -191,7 +214,7 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 	switch {
 	case replies && !it.deadline.IsZero() && time.Now().After(it.deadline):
 		w.reply(it, schemas.Errorf(schemas.Expired, "pipeline.answer", "scored after the deadline"))
-	case replies || dr.Output != nil:
+	case replies || dr.OutputTo != "":
 		h := make(schemas.Header, 4)
 		at := len(w.buf)
 		w.about = schemas.Answer{RequestID: it.id, Model: by.name, Version: by.version, Errs: it.bad}
@@ -208,7 +231,7 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 			w.replies = append(w.replies, connectors.Response{To: it.d.ReplyTo, Header: h, Payload: payload})
 			w.ids = append(w.ids, it.id)
 		}
-		if dr.Output != nil {
+		if dr.OutputTo != "" {
 			w.outputs = append(w.outputs, dr.output(it, by, h, payload))
 			w.sources = append(w.sources, it.d)
 		}
@@ -314,23 +337,6 @@ func traceID(h schemas.Header) string {
 		return p[3:35]
 	}
 	return ""
-}
-
-// settle ends the loans of deliveries whose records and outputs are durable; false if not all could be.
-func (w *work) settle(ctx context.Context) bool {
-	for _, r := range w.reject {
-		if !w.door.reject(ctx, r.d, r.cause) {
-			return false
-		}
-	}
-	if len(w.accept) == 0 {
-		return true
-	}
-	if err := w.accept[0].Settler.Accept(ctx, w.accept); err != nil && ctx.Err() == nil {
-		w.door.p.host.Log.Error("events stay unsettled", "pipeline", w.door.p.name, "events", len(w.accept), slog.Any("error", err))
-		return false
-	}
-	return true
 }
 
 // done gives back what a work held.

@@ -432,7 +432,8 @@ func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, erro
 }
 
 // topic opens the durable input of a pipeline.
-func (a *app) topic(ctx context.Context, name string, in *pipeline.Input, out *pipeline.Output) (b pipeline.Binding, err error) {
+func (a *app) topic(ctx context.Context, s *pipeline.Spec) (b pipeline.Binding, err error) {
+	name, in, out := s.Name, s.Input, s.Output
 	b = pipeline.Binding{Via: "topic", Durable: true}
 	if out != nil {
 		if err := a.topics.EnsureTopic(ctx, out.Topic, 0); err != nil {
