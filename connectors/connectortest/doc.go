@@ -13,7 +13,7 @@
 //
 //	|                                            | memory | nats | nats embedded | gateway | files | kafka |
 //	|--------------------------------------------|--------|------|---------------|---------|-------|-------|
-//	| request and reply                          | yes    | yes  | yes           | yes     | -     | -     |
+//	| request and reply                          | yes    | yes  | yes           | yes     | -     | yes   |
 //	| durable topics with groups                 | yes    | yes  | yes           | -       | -     | yes   |
 //	| order per key, through retries             | yes    | yes  | yes           | -       | -     | yes   |
 //	| retry                                      | yes    | yes  | yes           | -       | -     | yes   |

@@ -15,11 +15,11 @@ import (
 )
 
 // claims of this transport.
-var claims = connectortest.Claims{Name: "kafka", Topics: true, Order: true, Retry: true, Replay: true, Transact: true, Restarts: true}
+var claims = connectortest.Claims{Name: "kafka", Request: true, Topics: true, Order: true, Retry: true, Replay: true, Transact: true, Restarts: true}
 
 func transport(t testing.TB, c *Client) connectortest.Transport {
 	return connectortest.Transport{
-		Publisher: c, Topics: c, Replayer: c, Transactor: c,
+		Requester: c, Responder: c, Serve: c.Serve, Publisher: c, Topics: c, Replayer: c, Transactor: c,
 		Revoke: func(topic, group string) { revoke(t, c, group) },
 		Dead: func(ctx context.Context, topic string) ([]connectors.Delivery, error) {
 			return deadLetters(ctx, c, topic)
@@ -29,7 +29,7 @@ func transport(t testing.TB, c *Client) connectortest.Transport {
 
 func TestConnector(t *testing.T) {
 	connectortest.Run(t, connectortest.Subject{
-		Claims: claims, Queue: 100, Max: 2 << 20,
+		Claims: claims, Queue: 100, Max: 1_048_588, // what brokers take as they come
 		Open: func(t testing.TB) (connectortest.Transport, func() connectortest.Transport, func()) {
 			b := broker.Shared(t)
 			if strings.Contains(t.Name(), "restart") {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -36,7 +35,7 @@ func (g *groupSource) run() {
 // follow is a member from its first generation to its last.
 func (g *groupSource) follow(try int) error {
 	cg, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: g.coord.key, Topics: []string{g.in}, Brokers: g.brokers(try), Dialer: g.dialer(),
+		ID: g.coord.key, Topics: []string{g.in}, Brokers: g.c.brokersInTurn(g.closing, try), Dialer: g.dialer(),
 		GroupBalancers:    []kafka.GroupBalancer{&balancer{claim: g.claim, lead: g.lead}},
 		HeartbeatInterval: g.c.cfg.Heartbeat, SessionTimeout: g.c.cfg.Session, RebalanceTimeout: g.c.cfg.Session,
 		JoinGroupBackoff: joinPause, StartOffset: kafka.FirstOffset, Timeout: min(g.c.cfg.CallTimeout, g.c.cfg.Session/2),
@@ -63,22 +62,6 @@ func (g *groupSource) hold(ctx context.Context) {
 	case <-ctx.Done():
 	case <-g.rejoin:
 	}
-}
-
-// brokers returns where to ask for the coordinator, another one first in each try.
-func (g *groupSource) brokers(try int) []string {
-	out := slices.Clone(g.c.cfg.Bootstrap)
-	ctx, cancel := context.WithTimeout(g.closing, g.c.cfg.CallTimeout)
-	defer cancel()
-	if r, err := g.c.meta.look(ctx, nil); err == nil {
-		for _, b := range r.Brokers {
-			if a := net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))); !slices.Contains(out, a) {
-				out = append(out, a)
-			}
-		}
-	}
-	n := try % len(out)
-	return append(out[n:len(out):len(out)], out[:n]...)
 }
 
 func (g *groupSource) dialer() *kafka.Dialer {

@@ -39,7 +39,7 @@ type requests struct {
 	mu   struct {
 		sync.Mutex
 		waiting map[uint64]*waiter
-		boxes   map[string]*outbox
+		boxes   map[string]*outbox // of pipelines that were served once
 		sources map[*scoreSource]struct{}
 	}
 	counts struct{ late, expired, overloaded, refused, unanswerable, lost atomic.Uint64 }
@@ -104,17 +104,18 @@ func (c *Client) Request(ctx context.Context, m *schemas.Message) (*schemas.Mess
 		return nil, schemas.Errorf(schemas.Expired, op, "%s: %w", m.Topic, err)
 	}
 	q := &c.requests
-	at, err := q.open(ctx)
-	if err != nil {
-		return nil, err
-	}
 	box := q.box(m.Topic)
 	if err := box.presence.served(ctx); err != nil {
 		return nil, err
 	}
+	box = q.keepBox(box)
+	at, err := q.open(ctx)
+	if err != nil {
+		return nil, err
+	}
 	w := &waiter{id: q.next.Add(1), box: box, result: make(chan result, 1)}
 	w.deadline, _ = ctx.Deadline()
-	if w.rec, err = q.record(ctx, m, at, w.id); err != nil {
+	if w.rec, err = q.record(ctx, m, box.topic, at, w.id); err != nil {
 		return nil, err
 	}
 	q.mu.Lock()
@@ -155,9 +156,9 @@ func (q *requests) fail(w *waiter, err error) {
 }
 
 // record is the request on the wire, its partition left open.
-func (q *requests) record(ctx context.Context, m *schemas.Message, at *replyPlace, id uint64) (record, error) {
+func (q *requests) record(ctx context.Context, m *schemas.Message, topic string, at *replyPlace, id uint64) (record, error) {
 	const op = "kafka.Request"
-	r := record{topic: q.box(m.Topic).topic, value: m.Payload}
+	r := record{topic: topic, value: m.Payload}
 	if m.Key != "" {
 		r.key = []byte(m.Key)
 	}

@@ -2,12 +2,13 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/describegroups"
-	"github.com/segmentio/kafka-go/protocol/offsetfetch"
 
 	"github.com/leatstream/leat/schemas"
 )
@@ -31,7 +32,7 @@ func scoreGroup(pipeline, group string) string { return topicScore + pipeline + 
 type presence struct {
 	c        *Client
 	pipeline string
-	group    string // in the cluster
+	coord    *coordinator
 	mu       struct {
 		sync.Mutex
 		seen    time.Time // when members were last seen; zero: not, or not any more
@@ -46,7 +47,8 @@ type presenceLook struct {
 }
 
 func (p *presence) init(c *Client, pipeline string) {
-	p.c, p.pipeline, p.group = c, pipeline, c.name(scoreGroup(pipeline, primary))
+	p.c, p.pipeline = c, pipeline
+	p.coord = c.coordinator(kafka.CoordinatorKeyTypeConsumer, c.name(scoreGroup(pipeline, primary)))
 }
 
 // served returns nil if somebody answers the pipeline, NotFound if nobody does. It asks only if that was not seen
@@ -127,21 +129,19 @@ func (p *presence) ask(ctx context.Context) (served bool, err error) {
 		}
 		return false, err
 	}
-	r, err := p.c.transport.RoundTrip(ctx, p.c.addr, &describegroups.Request{Groups: []string{p.group}})
-	if err != nil {
+	r, err := p.coord.ask(ctx, &describegroups.Request{Groups: []string{p.coord.key}}, func(m protocol.Message) int16 {
+		if gs := m.(*describegroups.Response).Groups; len(gs) == 1 {
+			return gs[0].ErrorCode
+		}
+		return int16(kafka.Unknown)
+	})
+	switch {
+	case errors.Is(err, kafka.GroupAuthorizationFailed):
+		return true, nil // we may not know, and try
+	case err != nil:
 		return false, err
 	}
-	for _, g := range r.(*describegroups.Response).Groups {
-		switch err := codeError(g.ErrorCode); {
-		case err == kafka.GroupAuthorizationFailed:
-			return true, nil // we may not know, and try
-		case err != nil:
-			return false, err
-		case len(g.Members) > 0:
-			return true, nil
-		}
-	}
-	return false, nil
+	return len(r.(*describegroups.Response).Groups[0].Members) > 0, nil
 }
 
 // joined says that a member in this process serves the pipeline now.
@@ -156,34 +156,6 @@ func (p *presence) left() {
 	p.mu.Lock()
 	p.mu.seen = time.Time{}
 	p.mu.Unlock()
-}
-
-// taken returns the offset up to which the group has taken requests, by partition.
-func (p *presence) taken(ctx context.Context, topic string, partitions int) (map[int32]int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.c.cfg.CallTimeout)
-	defer cancel()
-	q := &offsetfetch.Request{GroupID: p.group, Topics: []offsetfetch.RequestTopic{{Name: topic}}}
-	for i := range partitions {
-		q.Topics[0].PartitionIndexes = append(q.Topics[0].PartitionIndexes, int32(i))
-	}
-	r, err := p.c.transport.RoundTrip(ctx, p.c.addr, q)
-	if err != nil {
-		return nil, err
-	}
-	a := r.(*offsetfetch.Response)
-	if err := codeError(a.ErrorCode); err != nil {
-		return nil, err
-	}
-	out := map[int32]int64{}
-	for _, t := range a.Topics {
-		for _, q := range t.Partitions {
-			if err := codeError(q.ErrorCode); err != nil {
-				return nil, err
-			}
-			out[q.PartitionIndex] = q.CommittedOffset
-		}
-	}
-	return out, nil
 }
 
 // watch looks at the group for as long as callers wait for it, and ends the wait of those whose request nobody will
@@ -233,13 +205,17 @@ func (o *outbox) abandon(ws []*waiter) {
 	if err != nil {
 		return // the next look will tell
 	}
-	taken, err := o.presence.taken(c.closing, o.topic, len(t.leaders))
+	all := make([]int32, len(t.leaders))
+	for i := range all {
+		all[i] = int32(i)
+	}
+	taken, err := o.presence.coord.places(c.closing, o.topic, all)
 	if err != nil {
-		c.log.Debug("offsets of a group", "group", o.presence.group, "error", err)
+		c.log.Debug("offsets of a group", "group", o.presence.coord.key, "error", err)
 		return
 	}
 	for _, w := range ws {
-		if w.sent.Load() > taken[w.rec.partition] {
+		if w.sent.Load() > taken[w.rec.partition].offset {
 			o.q.fail(w, schemas.Errorf(schemas.NotFound, "kafka.Request", "nobody serves pipeline %s any more", o.pipeline))
 		}
 	}

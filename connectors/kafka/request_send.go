@@ -31,16 +31,26 @@ type outbox struct {
 	}
 }
 
-// box returns the outbox of a pipeline.
+// box returns the outbox of a pipeline. A new one is not kept: names that callers make up take no memory.
 func (q *requests) box(pipeline string) *outbox {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	o := q.mu.boxes[pipeline]
-	if o == nil {
-		o = &outbox{q: q, pipeline: pipeline, topic: q.c.name(topicScore + pipeline)}
-		o.presence.init(q.c, pipeline)
-		q.mu.boxes[pipeline] = o
+	if o := q.mu.boxes[pipeline]; o != nil {
+		return o
 	}
+	o := &outbox{q: q, pipeline: pipeline, topic: q.c.name(topicScore + pipeline)}
+	o.presence.init(q.c, pipeline)
+	return o
+}
+
+// keepBox keeps an outbox, unless there is another one for its pipeline by now. It returns the one that is kept.
+func (q *requests) keepBox(o *outbox) *outbox {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if kept := q.mu.boxes[o.pipeline]; kept != nil {
+		return kept
+	}
+	q.mu.boxes[o.pipeline] = o
 	return o
 }
 

@@ -41,9 +41,10 @@ func (c *Client) Serve(ctx context.Context, pipeline, group string) (connectors.
 	s := &scoreSource{
 		c: c, pipeline: pipeline, group: c.name(scoreGroup(pipeline, group)), topic: c.name(topicScore + pipeline),
 		ch: make(chan *connectors.Delivery, c.cfg.Queue), refusals: make(chan []connectors.Response, refusalsWaiting),
-		joined: make(chan struct{}), drained: make(chan struct{}), replies: c.name(topicReplies),
+		drained: make(chan struct{}), replies: c.name(topicReplies),
 	}
 	s.ctx, s.stop = context.WithCancel(c.closing)
+	s.member = s.newMember()
 	if err := s.join(ctx, op); err != nil {
 		s.Close(ctx) // its error would hide this
 		return nil, err
@@ -58,11 +59,10 @@ type scoreSource struct {
 	replies                string // the topic of answers there
 	ch                     chan *connectors.Delivery
 	refusals               chan []connectors.Response
+	member                 *scoreMember
 	ctx                    context.Context // ends with the membership
 	stop                   context.CancelFunc
-	joined                 chan struct{} // closed when the first share is fetched from
 	drained                chan struct{} // closed when nothing more comes
-	joinedOnce             sync.Once
 	drain, close           sync.Once
 }
 
@@ -99,6 +99,9 @@ func (s *scoreSource) Receive(ctx context.Context, max int) ([]*connectors.Deliv
 
 // take delivers records, or refuses them.
 func (s *scoreSource) take(rs []fetched) {
+	if len(rs) == 0 {
+		return
+	}
 	now := time.Now()
 	var refused []connectors.Response
 	slab := make([]connectors.Delivery, len(rs))

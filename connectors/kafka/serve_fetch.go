@@ -15,60 +15,76 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
-// receive fetches from all partitions of the share until ctx ends: with one long poll for each broker that leads some,
-// since a poll for each partition would be eight at rest and eight answers under load.
-func (h *share) receive(ctx context.Context, fs []*fetcher) {
-	for ctx.Err() == nil && len(fs) > 0 {
-		t, err := h.s.c.meta.topic(ctx, "kafka.Serve", h.s.topic)
+// receive fetches from all partitions of the member until the source is drained: with one long poll for each broker
+// that leads some, since a poll for each partition would be eight at rest and eight answers under load.
+func (m *scoreMember) receive() {
+	ctx := m.s.ctx
+	for ctx.Err() == nil {
+		by, err := m.byLeader(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				h.missing(ctx, err)
+				m.missing(ctx, err)
 			}
 			continue
 		}
-		by := map[int32][]*fetcher{}
-		for _, f := range fs {
-			l := leaderOf(t, f)
-			by[l] = append(by[l], f)
-		}
 		round, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
-		for leader, fs := range by {
+		for leader, hs := range by {
 			wg.Go(func() {
 				defer cancel() // whoever finds that leaders have changed ends the round
-				h.poll(round, leader, fs)
+				m.poll(round, leader, hs)
 			})
 		}
-		wg.Wait()
+		select {
+		case <-m.changed:
+		case <-round.Done():
+		}
 		cancel()
+		wg.Wait()
 	}
 }
 
-func leaderOf(t *topicMeta, f *fetcher) int32 {
-	if int(f.partition) >= len(t.leaders) {
+// byLeader returns what is held now, by the broker that leads it, -1 for none.
+func (m *scoreMember) byLeader(ctx context.Context) (map[int32][]*holding, error) {
+	t, err := m.s.c.meta.topic(ctx, "kafka.Serve", m.s.topic)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	by := map[int32][]*holding{}
+	for _, p := range sortedKeys(m.mu.held) {
+		h := m.mu.held[p]
+		by[leaderOf(t, h)] = append(by[leaderOf(t, h)], h)
+	}
+	return by, nil
+}
+
+func leaderOf(t *topicMeta, h *holding) int32 {
+	if int(h.f.partition) >= len(t.leaders) {
 		return -1
 	}
-	return t.leaders[f.partition]
+	return t.leaders[h.f.partition]
 }
 
 // missing waits after the topic of requests was found missing, and makes it again: it is ours.
-func (h *share) missing(ctx context.Context, err error) {
-	h.s.c.log.Error("requests cannot be received", "pipeline", h.s.pipeline, "error", err)
+func (m *scoreMember) missing(ctx context.Context, err error) {
+	s := m.s
+	s.c.log.Error("requests cannot be received", "pipeline", s.pipeline, "error", err)
 	if schemas.KindOf(err) == schemas.NotFound {
-		if err := h.s.c.ensureScore(ctx, h.s.pipeline); err != nil && ctx.Err() == nil {
-			h.s.c.log.Error("the topic of requests cannot be made again", "pipeline", h.s.pipeline, "error", err)
+		if err := s.c.ensureScore(ctx, s.pipeline); err != nil && ctx.Err() == nil {
+			s.c.log.Error("the topic of requests cannot be made again", "pipeline", s.pipeline, "error", err)
 		}
 	}
 	sleep(ctx, time.Second) // the end of the wait is what is waited for
 }
 
-// poll fetches from one broker until ctx ends or the partitions have other leaders. leader is -1 for partitions that
-// have none.
-func (h *share) poll(ctx context.Context, leader int32, fs []*fetcher) {
+// poll fetches from one broker until ctx ends or the partitions have other leaders.
+func (m *scoreMember) poll(ctx context.Context, leader int32, hs []*holding) {
 	for tries := 0; ctx.Err() == nil; {
 		var err error = kafka.LeaderNotAvailable
 		if leader >= 0 {
-			err = h.fetch(ctx, leader, fs)
+			err = m.fetch(ctx, leader, hs)
 		}
 		if err == nil {
 			tries = 0
@@ -80,9 +96,9 @@ func (h *share) poll(ctx context.Context, leader int32, fs []*fetcher) {
 		if ctx.Err() != nil {
 			return
 		}
-		h.s.c.log.Debug("fetch", "topic", h.s.topic, "broker", leader, "error", err)
-		t, err := h.s.c.meta.refresh(ctx, "kafka.Serve", h.s.topic)
-		if err != nil || slices.ContainsFunc(fs, func(f *fetcher) bool { return leaderOf(t, f) != leader }) {
+		m.s.c.log.Debug("fetch", "topic", m.s.topic, "broker", leader, "error", err)
+		t, err := m.s.c.meta.refresh(ctx, "kafka.Serve", m.s.topic)
+		if err != nil || slices.ContainsFunc(hs, func(h *holding) bool { return leaderOf(t, h) != leader }) {
 			return
 		}
 	}
@@ -90,13 +106,13 @@ func (h *share) poll(ctx context.Context, leader int32, fs []*fetcher) {
 
 // fetch asks once for all partitions, and takes what comes. The first error of a partition is returned after the
 // others' records were taken.
-func (h *share) fetch(ctx context.Context, leader int32, fs []*fetcher) error {
-	c := h.s.c
+func (m *scoreMember) fetch(ctx context.Context, leader int32, hs []*holding) error {
+	c := m.s.c
 	q := &call{key: protocol.Fetch, broker: leader, exchange: func(rw io.ReadWriter, version int16) (protocol.Message, error) {
 		if version < 4 {
 			return nil, fmt.Errorf("the broker is older than Kafka 0.11: %w", kafka.UnsupportedVersion)
 		}
-		if _, err := rw.Write(c.fetchManyRequest(version, longPoll, h.s.topic, fs)); err != nil {
+		if _, err := rw.Write(c.fetchManyRequest(version, longPoll, m.s.topic, hs)); err != nil {
 			return nil, err
 		}
 		b, err := readAnswer(rw)
@@ -105,38 +121,60 @@ func (h *share) fetch(ctx context.Context, leader int32, fs []*fetcher) error {
 		}
 		return parseFetchMany(b, version)
 	}}
-	m, err := c.trip(ctx, longPoll+c.cfg.CallTimeout, q)
+	r, err := c.trip(ctx, longPoll+c.cfg.CallTimeout, q)
 	if err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return ctx.Err() // the next round has these fetchers
+	}
 	var first error
-	for i := range m.(*fetchAnswers).parts {
-		a := &m.(*fetchAnswers).parts[i]
-		j := slices.IndexFunc(fs, func(f *fetcher) bool { return f.partition == a.partition })
+	for i := range r.(*fetchAnswers).parts {
+		a := &r.(*fetchAnswers).parts[i]
+		j := slices.IndexFunc(hs, func(h *holding) bool { return h.f.partition == a.partition })
 		if j < 0 {
 			continue
 		}
-		if err := h.takeFrom(ctx, fs[j], a); err != nil && first == nil {
+		if err := m.take(ctx, hs[j], a); err != nil && first == nil {
 			first = err
 		}
 	}
 	return first
 }
 
-func (h *share) takeFrom(ctx context.Context, f *fetcher, a *fetchPart) error {
+// take receives what came from one partition, unless it was given up meanwhile: then it is for its next owner.
+func (m *scoreMember) take(ctx context.Context, h *holding, a *fetchPart) error {
 	if a.err != nil {
-		if errors.Is(a.err, kafka.OffsetOutOfRange) {
-			return f.reset(ctx)
+		if !errors.Is(a.err, kafka.OffsetOutOfRange) {
+			return a.err
 		}
-		return a.err
+		if err := h.f.reset(ctx); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		h.at, h.fetched, h.committed = h.f.pos, h.f.pos, -1 // the topic was made again, or what was committed is too old
+		m.mu.Unlock()
+		return nil
 	}
-	before := f.pos
-	rs, err := f.read(&a.fetchAnswer)
-	if f.pos != before {
-		h.took(f.partition, f.pos)
+	rs, err := h.f.read(&a.fetchAnswer)
+	m.mu.Lock()
+	moved := h.f.pos != h.fetched
+	switch {
+	case h.over:
+		rs, moved = nil, false // for its next owner
+	case m.mu.joining:
+		h.fetched = h.f.pos
+		h.pending = append(h.pending, rs...)
+		rs = nil
+	default:
+		h.fetched, h.at = h.f.pos, h.f.pos
+	}
+	m.mu.Unlock()
+	if moved {
+		wakeUp(m.work)
 	}
 	if len(rs) > 0 {
-		h.s.take(rs)
+		m.s.take(rs)
 	}
 	return err
 }
@@ -154,7 +192,7 @@ type fetchPart struct {
 func (*fetchAnswers) ApiKey() protocol.ApiKey { return protocol.Fetch }
 
 // fetchManyRequest is fetchRequest for several partitions of a topic.
-func (c *Client) fetchManyRequest(version int16, wait time.Duration, topic string, fs []*fetcher) []byte {
+func (c *Client) fetchManyRequest(version int16, wait time.Duration, topic string, hs []*holding) []byte {
 	w := newRequest(protocol.Fetch, version, c.cfg.ClientID)
 	w.int32(-1) // no replica
 	w.int32(int32(wait.Milliseconds()))
@@ -167,13 +205,13 @@ func (c *Client) fetchManyRequest(version int16, wait time.Duration, topic strin
 	}
 	w.int32(1)
 	w.string(topic)
-	w.int32(int32(len(fs)))
-	for _, f := range fs {
-		w.int32(f.partition)
+	w.int32(int32(len(hs)))
+	for _, h := range hs {
+		w.int32(h.f.partition)
 		if version >= 9 {
 			w.int32(-1) // leader epoch: not checked
 		}
-		w.int64(f.pos)
+		w.int64(h.f.pos)
 		if version >= 5 {
 			w.int64(-1)
 		}

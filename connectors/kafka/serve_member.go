@@ -2,311 +2,281 @@ package kafka
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"maps"
-	"net"
-	"slices"
-	"strconv"
 	"sync"
-	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
-	"github.com/segmentio/kafka-go/protocol/findcoordinator"
-	"github.com/segmentio/kafka-go/protocol/leavegroup"
-
-	"github.com/leatstream/leat/schemas"
 )
 
-// join becomes a member of the group and waits for its first share.
-func (s *scoreSource) join(ctx context.Context, op string) error {
-	c := s.c
-	failed := make(chan error, 1)
-	if !c.requests.keep(s) || !c.spawn(func() { s.run(op, failed) }) {
-		close(s.drained)
-		return errClosed(op)
-	}
-	c.spawn(s.refuse) // if not, the client is being closed
-	select {
-	case <-s.joined:
-		return nil
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		return c.late(ctx, op, "group "+s.group, nil)
-	case <-c.closing.Done():
-		return errClosed(op)
+// scoreMember is a source's membership in its group. Requests are received once, so a partition can change hands without
+// a pause: while the group rebalances, a member commits what it fetches before it delivers it, which brokers allow
+// until all members have joined; what it could not commit it delivers if the partition stays, and else leaves to its
+// next owner, who begins at what was committed. So nothing stands still for longer than it takes to share out.
+type scoreMember struct {
+	s       *scoreSource
+	coord   *coordinator
+	changed chan struct{} // tells the receiver that there are other partitions
+	work    chan struct{} // tells the committer that there is something to commit
+	shared  chan struct{} // closed when the first share is there
+	failed  chan error    // why joining failed
+
+	// committing is held while a commit is on its way, so that none overtakes another, and the end of a generation
+	// knows what was committed. It is taken before mu.
+	committing sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		gen     generation
+		in      bool // in the group, as far as is known
+		joining bool // on the way to the next generation
+		held    map[int32]*holding
+		shared  bool
 	}
 }
 
-// joinPause is the time between two tries to join a group.
-const joinPause = 50 * time.Millisecond
+// holding is a partition that requests are received from. The fetcher is the receiver's, the rest is guarded by the
+// member's lock.
+type holding struct {
+	f         *fetcher
+	at        int64     // what lies before was delivered
+	committed int64     // what lies before is nobody else's to receive
+	pending   []fetched // fetched and to be committed first
+	fetched   int64     // the offset after pending
+	over      bool
+}
 
-// run keeps the member in the group until the source is drained. The library forgets who it was whenever joining fails,
-// for which a restart of the coordinator is enough: then a new member joins, and the old one is taken out, for which
-// the group would otherwise wait.
-func (s *scoreSource) run(op string, failed chan<- error) {
-	defer close(s.drained)
-	defer s.presence().left()
-	in := func() {}
-	for try := 0; s.ctx.Err() == nil; try++ {
-		member, err := s.follow(try, in)
-		if s.ctx.Err() != nil {
-			return
-		}
-		if passing(err) || errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
-			s.c.log.Debug("joining a group", "group", s.group, "error", plainly(err))
-		} else {
-			s.c.log.Warn("joining a group", "group", s.group, "error", plainly(err))
-			select {
-			case failed <- classify(op, "group "+s.group, err):
-			default: // nobody waits for the first share any more
-			}
-		}
-		if member != "" {
-			ctx, cancel := context.WithCancel(s.ctx)
-			s.c.spawn(func() { s.evict(ctx, member) })
-			in = cancel
-		}
-		sleep(s.ctx, joinPause) // the end of the wait is what is waited for
+func (s *scoreSource) newMember() *scoreMember {
+	m := &scoreMember{
+		s: s, coord: s.c.coordinator(kafka.CoordinatorKeyTypeConsumer, s.group), changed: make(chan struct{}, 1), work: make(chan struct{}, 1),
+		shared: make(chan struct{}), failed: make(chan error, 1),
+	}
+	m.mu.held = map[int32]*holding{}
+	return m
+}
+
+// scoreBalancer shares partitions out as Kafka's own range assignor does, and is told when the member is about to join.
+type scoreBalancer struct {
+	kafka.RangeGroupBalancer
+	join func()
+}
+
+// UserData implements kafka.GroupBalancer.
+func (b scoreBalancer) UserData() ([]byte, error) {
+	b.join()
+	return nil, nil
+}
+
+// leaving begins the way to the next generation: from now on nothing is delivered before it is committed, and what was
+// delivered is.
+func (m *scoreMember) leaving() {
+	m.mu.Lock()
+	m.mu.joining = true
+	m.mu.Unlock()
+	if err := m.commit(); err != nil {
+		m.s.c.log.Debug("commit before joining", "group", m.s.group, "error", err)
 	}
 }
 
-// follow is a member from its first generation to its last, and who it was. in is called when it is in the group.
-func (s *scoreSource) follow(try int, in func()) (member string, _ error) {
-	c := s.c
-	g, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: s.group, Brokers: s.brokers(try), Topics: []string{s.topic}, StartOffset: kafka.LastOffset,
-		Dialer:            &kafka.Dialer{ClientID: c.cfg.ClientID, DialFunc: c.dial, Timeout: c.cfg.CallTimeout, TLS: c.transport.TLS, SASLMechanism: c.transport.SASL},
-		GroupBalancers:    []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
-		HeartbeatInterval: c.cfg.Heartbeat, SessionTimeout: c.cfg.Session, RebalanceTimeout: c.cfg.Session, JoinGroupBackoff: joinPause,
-		WatchPartitionChanges: true, PartitionWatchInterval: metadataAge, Timeout: min(c.cfg.CallTimeout, c.cfg.Session/2),
-	})
-	if err != nil {
-		return "", schemas.Errorf(schemas.Invalid, "kafka.Serve", "group %s: %w", s.group, err)
-	}
-	defer g.Close() // leaves the group; its error is nil
-	for {
-		gen, err := g.Next(s.ctx)
-		switch {
-		case err == nil:
-			in()
-			member = gen.MemberID
-			h := &share{s: s, gen: gen, wake: make(chan struct{}, 1), at: map[int]int64{}}
-			gen.Start(h.run)
-		case !errors.Is(err, kafka.RebalanceInProgress): // with that one, the library asks again as who it is
-			return member, err
+// begin takes over a generation, and returns the partitions that have come.
+func (m *scoreMember) begin(gen *kafka.Generation) (g generation, come []kafka.PartitionAssignment) {
+	m.committing.Lock()
+	defer m.committing.Unlock()
+	g = generation{id: gen.ID, member: gen.MemberID}
+	var stayed []fetched
+	m.mu.Lock()
+	// If another generation came between, somebody else may have received from what was held.
+	same := m.mu.in && m.mu.gen.member == g.member && m.mu.gen.id+1 == g.id
+	m.mu.gen, m.mu.in, m.mu.joining = g, true, false
+	was := m.mu.held
+	m.mu.held = map[int32]*holding{}
+	for _, p := range gen.Assignments[m.s.topic] {
+		h := was[int32(p.ID)]
+		if h == nil || !same {
+			come = append(come, p)
+			continue
 		}
+		delete(was, int32(p.ID))
+		m.mu.held[int32(p.ID)] = h
+		stayed = append(stayed, h.release()...)
 	}
+	for _, h := range was {
+		h.over = true
+	}
+	m.mu.Unlock()
+	wakeUp(m.changed)
+	wakeUp(m.work)
+	m.s.take(stayed)
+	return g, come
 }
 
-// brokers returns where to ask for the coordinator, another one first in each try: the library begins with the first,
-// however long that one is silent.
-func (s *scoreSource) brokers(try int) []string {
-	out := slices.Clone(s.c.cfg.Bootstrap)
-	ctx, cancel := context.WithTimeout(s.ctx, s.c.cfg.CallTimeout)
+// release returns what waited for its commit. The lock is held.
+func (h *holding) release() []fetched {
+	rs := h.pending
+	h.pending, h.at = nil, max(h.at, h.fetched)
+	return rs
+}
+
+// hold receives from the partitions that came, until the generation ends.
+func (m *scoreMember) hold(over context.Context, g generation, come []kafka.PartitionAssignment) {
+	ctx, cancel := context.WithCancel(m.s.ctx)
 	defer cancel()
-	if r, err := s.c.meta.look(ctx, nil); err == nil {
-		for _, b := range r.Brokers {
-			if a := net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))); !slices.Contains(out, a) {
-				out = append(out, a)
-			}
-		}
-	}
-	n := try % len(out)
-	return append(out[n:len(out):len(out)], out[:n]...)
-}
-
-// evict takes a member that was cut off out of the group, as soon as the group can be reached.
-func (s *scoreSource) evict(ctx context.Context, member string) {
-	for {
-		err := s.c.leaveGroup(ctx, s.group, member)
-		if err == nil || !passing(err) || sleep(ctx, joinPause) != nil {
-			return
-		}
-	}
-}
-
-// leaveGroup takes a member out of a group (its name in the cluster). The library reads the answer's fields in the wrong
-// order and so sees no error, hence these bytes of version 1.
-func (c *Client) leaveGroup(ctx context.Context, group, member string) error {
-	r, err := c.ask(ctx, anyBroker, &findcoordinator.Request{Key: group})
-	if err == nil {
-		err = codeError(r.(*findcoordinator.Response).ErrorCode)
-	}
-	if err != nil {
-		return err
-	}
-	q := &call{key: protocol.LeaveGroup, broker: r.(*findcoordinator.Response).NodeID, exchange: func(rw io.ReadWriter, _ int16) (protocol.Message, error) {
-		w := newRequest(protocol.LeaveGroup, 1, c.cfg.ClientID)
-		w.string(group)
-		w.string(member)
-		if _, err := rw.Write(w.done()); err != nil {
-			return nil, err
-		}
-		b, err := readAnswer(rw)
-		if err != nil {
-			return nil, err
-		}
-		a := answerReader{b: b}
-		a.int32() // throttle
-		code := a.int16()
-		if a.bad {
-			return nil, fmt.Errorf("leave group: %w", errCut)
-		}
-		return &leavegroup.Response{ErrorCode: code}, codeError(code)
-	}}
-	_, err = c.trip(ctx, c.cfg.CallTimeout, q)
-	return err
-}
-
-// keep remembers a source until it is drained; false if the client is closed.
-func (q *requests) keep(s *scoreSource) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.c.closing.Err() != nil {
-		return false
-	}
-	q.mu.sources[s] = struct{}{}
-	return true
-}
-
-func (q *requests) forget(s *scoreSource) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	delete(q.mu.sources, s)
-}
-
-// close leaves all groups.
-func (q *requests) close() {
-	q.mu.Lock()
-	sources := maps.Clone(q.mu.sources)
-	q.mu.Unlock()
-	if len(sources) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(q.c.closing), q.c.cfg.CallTimeout)
-	defer cancel()
-	var wg sync.WaitGroup
-	for s := range sources {
-		wg.Go(func() {
-			if err := s.Close(ctx); err != nil {
-				q.c.log.Warn("a group was not left", "group", s.group, "error", err)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func (s *scoreSource) presence() *presence { return &s.c.requests.box(s.pipeline).presence }
-
-// share is what a member holds for one generation of its group.
-type share struct {
-	s    *scoreSource
-	gen  *kafka.Generation
-	wake chan struct{} // tells the committer
-
-	mu sync.Mutex
-	at map[int]int64 // position by partition; taken by the committer when it commits
-}
-
-// run receives until the generation ends, or ends it when something is in the way.
-func (h *share) run(generation context.Context) {
-	s := h.s
-	ctx, cancel := context.WithCancel(s.c.closing)
-	defer cancel()
-	defer context.AfterFunc(generation, cancel)()
-	fs, err := h.start(ctx)
-	if err != nil {
+	defer context.AfterFunc(over, cancel)()
+	if err := m.receiveFrom(ctx, g, come); err != nil {
 		if ctx.Err() == nil {
-			s.c.log.Warn("taking a share of a group", "group", s.group, "error", err)
+			m.s.c.log.Warn("taking a share of a group", "group", m.s.group, "error", plainly(err))
 			sleep(ctx, joinPause) // the end of the wait is what is waited for
 		}
-		return
+		return // join again
 	}
-	s.presence().joined()
-	s.joinedOnce.Do(func() { close(s.joined) })
-	var wg sync.WaitGroup
-	wg.Go(func() { h.receive(ctx, fs) })
-	h.commitLoop(ctx)
-	wg.Wait()
-	h.commit() // what came last: whoever gets the partition next begins after it
+	m.s.presence().joined()
+	m.mu.Lock()
+	if !m.mu.shared {
+		m.mu.shared = true
+		close(m.shared)
+	}
+	m.mu.Unlock()
+	<-ctx.Done()
 }
 
-// start finds where to begin. A partition that the group has never committed begins at its end, and that is committed
-// before anything is received: whoever gets it next must not take a later end.
-func (h *share) start(ctx context.Context) ([]*fetcher, error) {
-	const op = "kafka.Serve"
-	s := h.s
-	parts := h.gen.Assignments[s.topic]
-	var ends []int64
-	fresh := map[int]int64{}
-	fs := make([]*fetcher, len(parts))
-	for i, p := range parts {
-		if p.Offset < 0 {
-			if ends == nil {
-				var err error
-				if ends, err = s.c.listOffsets(ctx, op, s.topic, fromEnd); err != nil {
-					return nil, err
-				}
-			}
-			if p.ID >= len(ends) {
-				return nil, noPartition(op, s.topic, int32(p.ID), len(ends))
-			}
-			p.Offset = ends[p.ID]
-			fresh[p.ID] = p.Offset
+// receiveFrom finds where to begin. A partition that the group has never committed begins at its end, and that is
+// committed before anything is received: whoever gets it next must not take a later end.
+func (m *scoreMember) receiveFrom(ctx context.Context, g generation, come []kafka.PartitionAssignment) error {
+	s := m.s
+	fresh := map[int32]place{}
+	for i := range come {
+		p := &come[i]
+		if p.Offset >= 0 {
+			continue
 		}
-		fs[i] = s.c.newFetcher(topicScore+s.pipeline, int32(p.ID), p.Offset)
+		end, err := s.c.listOffset(ctx, "kafka.Serve", s.topic, int32(p.ID), fromEnd)
+		if err != nil {
+			return err
+		}
+		p.Offset = end
+		fresh[int32(p.ID)] = place{offset: end, high: end}
 	}
-	if len(fresh) == 0 {
-		return fs, nil
+	if len(fresh) > 0 {
+		if err := m.coord.commit(ctx, g, s.topic, fresh); err != nil {
+			return err
+		}
 	}
-	return fs, h.gen.CommitOffsets(map[string]map[int]int64{s.topic: fresh})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.gen != g || !m.mu.in {
+		return nil // over already
+	}
+	for _, p := range come {
+		f := s.c.newFetcher(topicScore+s.pipeline, int32(p.ID), p.Offset)
+		m.mu.held[int32(p.ID)] = &holding{f: f, at: p.Offset, fetched: p.Offset, committed: p.Offset}
+	}
+	wakeUp(m.changed)
+	return nil
 }
 
-// took notes that what lies before the position was received.
-func (h *share) took(partition int32, position int64) {
-	h.mu.Lock()
-	h.at[int(partition)] = position
-	h.mu.Unlock()
-	select {
-	case h.wake <- struct{}{}:
-	default:
+// cutOff notes that the member is not in the group any more, and returns who it was, "" if that is known. Others have
+// what it held.
+func (m *scoreMember) cutOff() (member string) {
+	m.committing.Lock()
+	defer m.committing.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.mu.in {
+		return ""
 	}
+	m.mu.in = false
+	for _, h := range m.mu.held {
+		h.over = true
+	}
+	clear(m.mu.held)
+	wakeUp(m.changed)
+	return m.mu.gen.member
 }
 
-// commitLoop commits what was received, again and again: what comes while one commit is on its way goes into the next.
-func (h *share) commitLoop(ctx context.Context) {
+// commits commits what was received, again and again: what comes while one commit is on its way goes into the next.
+func (m *scoreMember) commits() {
 	for {
 		select {
-		case <-ctx.Done():
+		case <-m.s.ctx.Done():
 			return
-		case <-h.wake:
-			h.commit()
+		case <-m.work:
+		}
+		if err := m.commit(); err != nil && m.s.ctx.Err() == nil {
+			m.s.c.log.Debug("commit", "group", m.s.group, "error", err) // a rebalance, most of all
+			if sleep(m.s.ctx, retryPause) != nil {
+				return
+			}
+			wakeUp(m.work)
 		}
 	}
 }
 
-func (h *share) commit() {
-	h.mu.Lock()
-	at := h.at
-	h.at = make(map[int]int64, len(at))
-	h.mu.Unlock()
+// commit commits once, and delivers what waited for it.
+func (m *scoreMember) commit() error {
+	m.committing.Lock()
+	defer m.committing.Unlock()
+	m.mu.Lock()
+	gen, at := m.mu.gen, m.uncommitted()
+	m.mu.Unlock()
+	if len(at) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(m.s.c.closing, m.s.c.cfg.Session/2)
+	defer cancel()
+	if err := m.coord.commit(ctx, gen, m.s.topic, at); err != nil {
+		return err
+	}
+	var free []fetched
+	m.mu.Lock()
+	for p, to := range at {
+		h := m.mu.held[p]
+		if h == nil {
+			continue // drained meanwhile
+		}
+		h.committed = to.offset
+		if len(h.pending) > 0 && h.fetched == to.offset {
+			free = append(free, h.release()...)
+		} else if len(h.pending) > 0 { // more was fetched meanwhile
+			n := 0
+			for n < len(h.pending) && h.pending[n].offset < to.offset {
+				n++
+			}
+			free = append(free, h.pending[:n]...)
+			h.pending, h.at = h.pending[n:], to.offset
+		}
+	}
+	m.mu.Unlock()
+	m.s.take(free)
+	return nil
+}
+
+// uncommitted is what is to be committed. The lock is held.
+func (m *scoreMember) uncommitted() map[int32]place {
+	at := map[int32]place{}
+	for p, h := range m.mu.held {
+		if to := max(h.at, h.fetched); to > h.committed && m.mu.in {
+			at[p] = place{offset: to, high: to}
+		}
+	}
+	return at
+}
+
+// finish ends the receiving and commits what was delivered, before the group is left.
+func (m *scoreMember) finish() {
+	m.committing.Lock()
+	defer m.committing.Unlock()
+	m.mu.Lock()
+	for _, h := range m.mu.held {
+		h.over = true
+		h.pending, h.fetched = nil, h.at // somebody else's
+	}
+	gen, at := m.mu.gen, m.uncommitted()
+	clear(m.mu.held)
+	m.mu.Unlock()
 	if len(at) == 0 {
 		return
 	}
-	err := h.gen.CommitOffsets(map[string]map[int]int64{h.s.topic: at})
-	if err == nil {
-		return
-	}
-	h.s.c.log.Debug("commit", "group", h.s.group, "error", err)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for p, o := range at { // goes with the next one
-		if h.at[p] < o {
-			h.at[p] = o
-		}
+	ctx, cancel := context.WithTimeout(m.s.c.closing, m.s.c.cfg.CallTimeout)
+	defer cancel()
+	if err := m.coord.commit(ctx, gen, m.s.topic, at); err != nil && m.s.c.closing.Err() == nil {
+		m.s.c.log.Warn("the last requests may be received again", "group", m.s.group, "error", plainly(err))
 	}
 }
