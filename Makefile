@@ -1,6 +1,7 @@
 # Leat. `make demo` and `make test` are the two commands that a newcomer needs; they set up what they use.
 #
 #   make demo    the main job on real data, on an embedded NATS server    (RATE=2000 events a second)
+#                KAFKA=1: twice on a Kafka broker of its own: all on Kafka, exactly once; then topics there, lineage on NATS
 #   make test    all tests
 #   make check   formatting, vet, staticcheck, dependency direction, generated files; rewrites nothing
 #   make fuzz    every fuzz target, FUZZTIME each
@@ -25,8 +26,13 @@ build:
 setup: build
 	bin/leat doctor --fix --only onnxruntime
 
+ifdef KAFKA
+demo: setup java
+	integration/kafka/demo.sh $(RATE)
+else
 demo: setup
 	bin/leat demo --rate $(RATE)
+endif
 
 # The tests of Kafka run real brokers, whose jars Maven fetches once into the user's cache folder.
 java:

@@ -20,6 +20,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/connectors/gateway"
+	"github.com/leatstream/leat/connectors/kafka"
 	"github.com/leatstream/leat/connectors/memory"
 	"github.com/leatstream/leat/connectors/nats"
 	"github.com/leatstream/leat/lineage"
@@ -45,7 +46,8 @@ type app struct {
 	lock     *os.File
 	server   *nats.Server // nil: external
 	client   *nats.Client
-	topics   *transports // where topics live
+	kafka    *kafka.Client // nil: none
+	topics   *transports   // where topics live
 	broker   *memory.Broker
 	registry *registry.Registry
 	control  *control.Control
@@ -64,7 +66,7 @@ type app struct {
 func newApp(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a := &app{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, open := range []func(context.Context) error{a.openData, a.openNATS, a.openModels, a.openPipelines, a.openGateway} {
+	for _, open := range []func(context.Context) error{a.openData, a.openNATS, a.openKafka, a.openModels, a.openPipelines, a.openGateway} {
 		if err := open(ctx); err != nil {
 			a.close()
 			return nil, err
@@ -114,6 +116,20 @@ func (a *app) openNATS(ctx context.Context) (err error) {
 	return err
 }
 
+// openKafka connects to the cluster, if one is configured, and makes it known as a home of topics.
+func (a *app) openKafka(ctx context.Context) (err error) {
+	a.topics.usual = a.cfg.Transport
+	if !a.cfg.hasKafka() {
+		return nil
+	}
+	a.cfg.Kafka.Metrics = kafka.NewMetrics(a.metrics)
+	if a.kafka, err = kafka.Dial(ctx, a.cfg.Kafka, a.log); err != nil {
+		return err
+	}
+	a.topics.by[schemas.TransportKafka] = a.kafka
+	return nil
+}
+
 // fit cuts the sizes of streams to shares of what the disk has for them: a stream reserves its size when it is made, and
 // a server on a small disk shall start too.
 func (a *app) fit(limit int64) {
@@ -156,6 +172,7 @@ func (a *app) openModels(ctx context.Context) error {
 		return err
 	}
 	cc := control.Default()
+	cc.Facts = pipeline.Facts{Transport: a.cfg.Transport, Lineage: a.cfg.Lineage.Transport, Kafka: a.cfg.hasKafka()}
 	history, err := a.client.OpenLog(ctx, cc.Log())
 	if err != nil {
 		return err
@@ -176,12 +193,16 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 		return err
 	}
 	catalogue := wire.NewCatalogue(kv)
-	logs, err := lineage.Open(ctx, a.client, a.cfg.Lineage)
+	home := schemas.Logs(a.client)
+	if a.cfg.Lineage.Transport == schemas.TransportKafka {
+		home = a.kafka
+	}
+	logs, err := lineage.Open(ctx, home, a.cfg.Lineage.Config)
 	if err != nil {
 		return err
 	}
-	a.stream = lineage.NewStream(logs, catalogue, a.cfg.Lineage, lineage.NewMetrics(a.metrics), a.log)
-	a.reader = lineage.NewReader(logs, catalogue, a.cfg.Lineage, a.describe)
+	a.stream = lineage.NewStream(logs, catalogue, a.cfg.Lineage.Config, lineage.NewMetrics(a.metrics), a.log)
+	a.reader = lineage.NewReader(logs, catalogue, a.cfg.Lineage.Config, a.describe)
 	a.keeper = lineage.NewKeeper(a.reader, state)
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
 		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
@@ -343,6 +364,9 @@ func (a *app) close() {
 	if a.gateway != nil {
 		a.gateway.Close()
 	}
+	if a.kafka != nil {
+		a.kafka.Close()
+	}
 	if a.client != nil {
 		a.client.Close()
 	}
@@ -415,7 +439,7 @@ func (a *app) announce(ctx context.Context, rev *pipeline.Revision) {
 // group is the queue group that answers requests.
 const group = "primary"
 
-// online opens the doors at which requests arrive: NATS, and this process's own gateway.
+// online opens the doors at which requests arrive: NATS, this process's own gateway, and Kafka where there is one.
 func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, error) {
 	far, err := a.client.Serve(ctx, name, group)
 	if err != nil {
@@ -425,30 +449,48 @@ func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, erro
 	if err != nil {
 		return nil, errors.Join(err, far.Close(ctx))
 	}
-	return []pipeline.Binding{
+	bs := []pipeline.Binding{
 		{Via: "nats", Source: far, Responder: a.client},
 		{Via: "http", Source: near, Responder: a.broker, Trusted: true},
-	}, nil
+	}
+	if a.kafka != nil {
+		src, err := a.kafka.Serve(ctx, name, group)
+		if err != nil {
+			return nil, errors.Join(err, far.Close(ctx), near.Close(ctx))
+		}
+		bs = append(bs, pipeline.Binding{Via: "kafka", Source: src, Responder: a.kafka})
+	}
+	return bs, nil
 }
 
-// topic opens the durable input of a pipeline.
+// topic opens the durable input of a pipeline. Where both ends are on Kafka it may be exactly once.
 func (a *app) topic(ctx context.Context, s *pipeline.Spec) (b pipeline.Binding, err error) {
-	name, in, out := s.Name, s.Input, s.Output
 	b = pipeline.Binding{Via: "topic", Durable: true}
-	if out != nil {
-		if err := a.topics.EnsureTopic(ctx, out.Topic, 0); err != nil {
+	if s.Output != nil {
+		out, _, name, err := a.topics.pick(s.Output.Topic)
+		if err == nil {
+			err = out.EnsureTopic(ctx, name, 0)
+		}
+		if err != nil {
 			return b, err
 		}
-		b.Output, b.OutputTo = a.topics, out.Topic
+		b.Output, b.OutputTo = out, name
 	}
-	if in.Stream != "" {
-		b.Source, err = a.client.SubscribeStream(ctx, in.Stream, in.Subject, name)
+	if s.Input.Stream != "" {
+		b.Source, err = a.client.SubscribeStream(ctx, s.Input.Stream, s.Input.Subject, s.Name)
 		return b, err
 	}
-	if err := a.topics.EnsureTopic(ctx, in.Topic, 0); err != nil {
+	in, scheme, name, err := a.topics.pick(s.Input.Topic)
+	if err == nil {
+		err = in.EnsureTopic(ctx, name, 0)
+	}
+	if err != nil {
 		return b, err
 	}
-	b.Source, err = a.topics.Subscribe(ctx, in.Topic, name)
+	if scheme == schemas.TransportKafka {
+		b.Via, b.Transactor = "kafka", a.kafka
+	}
+	b.Source, err = in.Subscribe(ctx, name, s.Name)
 	return b, err
 }
 

@@ -19,14 +19,15 @@ type child struct {
 	done chan error
 }
 
-// startServer starts this same program as a server on free ports and waits until it is ready.
-func startServer(ctx context.Context, data string, log io.Writer) (*child, error) {
+// startServer starts this same program as a server on free ports, with further flags, and waits until it is ready.
+func startServer(ctx context.Context, data string, log io.Writer, flags ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	c := &child{done: make(chan error, 1)}
-	c.cmd = exec.CommandContext(ctx, self, "serve", "--data", data, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--json", "--log", "warn")
+	args := []string{"serve", "--data", data, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--json", "--log", "warn"}
+	c.cmd = exec.CommandContext(ctx, self, append(args, flags...)...)
 	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(syscall.SIGTERM) }
 	c.cmd.WaitDelay = 10 * time.Second
 	c.cmd.Stderr = log

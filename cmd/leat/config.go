@@ -11,10 +11,12 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/leatstream/leat/connectors/gateway"
+	"github.com/leatstream/leat/connectors/kafka"
 	"github.com/leatstream/leat/connectors/nats"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/bulk"
+	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers/onnx"
 	"github.com/leatstream/leat/scorers/registry"
 )
@@ -26,14 +28,16 @@ const (
 
 // Config is the server's file (leat serve --config FILE): the packages' own configurations under one roof.
 type Config struct {
-	Data     string          `yaml:"data"` // folder of streams, models and marks
-	NATS     natsConfig      `yaml:"nats"`
-	HTTP     gateway.Config  `yaml:"http"`
-	Lineage  lineage.Config  `yaml:"lineage"`
-	Pipeline pipeline.Config `yaml:"pipeline"`
-	Jobs     bulk.Config     `yaml:"jobs"`
-	Registry registry.Config `yaml:"registry"`
-	ONNX     onnx.Config     `yaml:"onnx"`
+	Data      string          `yaml:"data"`      // folder of streams, models and marks
+	Transport string          `yaml:"transport"` // where a topic lives that is named without one: nats or kafka
+	NATS      natsConfig      `yaml:"nats"`
+	Kafka     kafka.Config    `yaml:"kafka"` // without bootstrap: no Kafka
+	HTTP      gateway.Config  `yaml:"http"`
+	Lineage   lineageConfig   `yaml:"lineage"`
+	Pipeline  pipeline.Config `yaml:"pipeline"`
+	Jobs      bulk.Config     `yaml:"jobs"`
+	Registry  registry.Config `yaml:"registry"`
+	ONNX      onnx.Config     `yaml:"onnx"`
 }
 
 // natsConfig is the embedded NATS server and our connections to it, or to an external one (nats.url).
@@ -42,9 +46,16 @@ type natsConfig struct {
 	Client nats.Config       `yaml:",inline"`
 }
 
+// lineageConfig is the lineage and where its streams live.
+type lineageConfig struct {
+	Transport      string `yaml:"transport"` // nats or kafka
+	lineage.Config `yaml:",inline"`
+}
+
 func defaultConfig() Config {
 	return Config{
-		NATS: natsConfig{nats.DefaultServer(), nats.Default()}, HTTP: gateway.Default(), Lineage: lineage.Default(),
+		Transport: schemas.TransportNATS, NATS: natsConfig{nats.DefaultServer(), nats.Default()}, Kafka: kafka.Default(),
+		HTTP: gateway.Default(), Lineage: lineageConfig{schemas.TransportNATS, lineage.Default()},
 		Pipeline: pipeline.DefaultConfig(), Jobs: bulk.Default(), Registry: registry.Default(), ONNX: onnx.Default(),
 	}
 }
@@ -70,8 +81,22 @@ func (c *Config) Validate() error {
 	if c.NATS.Client.URL == "" {
 		errs = append(errs, c.NATS.Server.Validate())
 	}
+	for _, f := range []struct{ field, value string }{{"transport", c.Transport}, {"lineage.transport", c.Lineage.Transport}} {
+		switch {
+		case f.value != schemas.TransportNATS && f.value != schemas.TransportKafka:
+			errs = append(errs, schemas.FieldErrorf(schemas.Invalid, "config", f.field, "%q: want nats or kafka", f.value))
+		case f.value == schemas.TransportKafka && !c.hasKafka():
+			errs = append(errs, schemas.FieldErrorf(schemas.Invalid, "config", f.field, "kafka, but no broker is named: start with --kafka HOST:PORT, or set kafka.bootstrap"))
+		}
+	}
+	if c.hasKafka() {
+		errs = append(errs, c.Kafka.Validate())
+	}
 	return errors.Join(errs...)
 }
+
+// hasKafka reports whether the server uses a Kafka cluster.
+func (c *Config) hasKafka() bool { return len(c.Kafka.Bootstrap) > 0 }
 
 // defaultData is <user's data folder>/leat.
 func defaultData() (string, error) {

@@ -25,8 +25,11 @@ type demo struct {
 	rate     int
 	events   int
 	keep     bool
+	kafka    string // brokers; "": NATS alone
+	mixed    bool   // with Kafka: topics there, the lineage on NATS
 
 	dir    string
+	flags  []string // of the server
 	server *child
 	c      *client
 	faults []string // what did not hold
@@ -47,8 +50,12 @@ func demoCommand(e *env) *cobra.Command {
 		Long: `Start a server with data in a temporary folder, push two models, score one
 flight, stream departures through a durable topic, score the whole sample in
 bulk, replay the topic against the second model, and check that the lineage
-holds exactly one canonical record for each. Exit status 0 only if all of it held.`,
-		Example: "  leat demo\n  leat demo --rate 5000 --events 20000 --keep",
+holds exactly one canonical record for each. Exit status 0 only if all of it held.
+
+With --kafka the topics and the lineage live on that cluster, and the stream is
+scored exactly once; with --mixed as well, the lineage stays on NATS. What the
+demo makes there carries the name of its run as a prefix, and stays.`,
+		Example: "  leat demo\n  leat demo --rate 5000 --events 20000 --keep\n  leat demo --kafka 127.0.0.1:9092",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return failed(d.run(cmd.Context()))
@@ -58,6 +65,8 @@ holds exactly one canonical record for each. Exit status 0 only if all of it hel
 	cmd.Flags().IntVar(&d.rate, "rate", 2000, "events a second")
 	cmd.Flags().IntVar(&d.events, "events", 10000, "events to stream")
 	cmd.Flags().BoolVar(&d.keep, "keep", false, "keep the server's data folder and say where it is")
+	cmd.Flags().StringVar(&d.kafka, "kafka", "", "brokers of a Kafka cluster, HOST:PORT,...: the data plane of this demo")
+	cmd.Flags().BoolVar(&d.mixed, "mixed", false, "with --kafka: topics on Kafka, the lineage on NATS")
 	return cmd
 }
 
@@ -68,6 +77,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.rate < 1 || d.events < 1 {
 		return &exitError{exitUsage, errors.New("--rate and --events want at least 1")}
 	}
+	if d.mixed && d.kafka == "" {
+		return &exitError{exitUsage, errors.New("--mixed wants --kafka HOST:PORT")}
+	}
 	if d.dir, err = os.MkdirTemp("", "leat-demo-"); err != nil {
 		return err
 	}
@@ -76,7 +88,10 @@ func (d *demo) run(ctx context.Context) (err error) {
 			os.RemoveAll(d.dir)
 		}
 	}()
-	if d.server, err = startServer(ctx, filepath.Join(d.dir, "data"), d.e.err); err != nil {
+	if err = d.prepare(); err != nil {
+		return err
+	}
+	if d.server, err = startServer(ctx, filepath.Join(d.dir, "data"), d.e.err, d.flags...); err != nil {
 		return err
 	}
 	defer d.server.stop()
@@ -89,6 +104,35 @@ func (d *demo) run(ctx context.Context) (err error) {
 		}
 	}
 	return d.finish()
+}
+
+// prepare writes what the server needs to know of Kafka. What the demo makes there carries the name of this run, so that
+// two runs on one cluster do not meet.
+func (d *demo) prepare() error {
+	if d.kafka == "" {
+		return nil
+	}
+	config := filepath.Join(d.dir, "leat.yaml")
+	prefix := strings.ToLower(filepath.Base(d.dir)) + "."
+	if err := os.WriteFile(config, []byte("kafka: {prefix: "+prefix+"}\n"), 0o600); err != nil {
+		return err
+	}
+	d.flags = []string{"--config", config, "--kafka", d.kafka, "--transport", "kafka"}
+	if !d.mixed {
+		d.flags = append(d.flags, "--lineage", "kafka")
+	}
+	return nil
+}
+
+// plane says where the topics and the lineage of this demo live.
+func (d *demo) plane() string {
+	switch {
+	case d.kafka == "":
+		return "topics and lineage on the embedded NATS server"
+	case d.mixed:
+		return "topics on Kafka at " + d.kafka + ", lineage on the embedded NATS server"
+	}
+	return "topics and lineage on Kafka at " + d.kafka
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.e.out, format, args...) }
@@ -125,7 +169,7 @@ func (d *demo) leat(ctx context.Context, args ...string) error {
 }
 
 func (d *demo) models(ctx context.Context) error {
-	d.say("leat serve runs on %s and %s, data in a temporary folder\n", d.server.at.HTTP, d.server.at.NATS)
+	d.say("leat serve runs on %s and %s, data in a temporary folder; %s\n", d.server.at.HTTP, d.server.at.NATS, d.plane())
 	d.head(1, "Push two models: will a flight arrive more than 15 minutes late?")
 	for _, m := range []string{"flight-delay", "flight-boost"} {
 		if err := d.leat(ctx, "models", "push", filepath.Join(d.examples, m)); err != nil {
@@ -143,7 +187,7 @@ func (d *demo) one(ctx context.Context) error {
 func (d *demo) stream(ctx context.Context) error {
 	d.head(3, fmt.Sprintf("Stream departures in event order through a durable topic, %d a second", d.rate))
 	spec := filepath.Join(d.dir, demoPipeline+".yaml")
-	text := fmt.Sprintf("apiVersion: leat/v1\nkind: Pipeline\nname: %s\ninput: {topic: %s}\noutput: {topic: %s}\nroute: {model: flight-delay@champion}\n", demoPipeline, demoIn, demoOut)
+	text := fmt.Sprintf("apiVersion: leat/v1\nkind: Pipeline\nname: %s\ninput: {topic: %s}\noutput: {topic: %s}\n%sroute: {model: flight-delay@champion}\n", demoPipeline, demoIn, demoOut, d.delivery())
 	if err := os.WriteFile(spec, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -159,6 +203,14 @@ func (d *demo) stream(ctx context.Context) error {
 	}
 	d.hold(s.seen == d.events, "%s events published, %s scores seen in %s", count(uint64(d.events)), count(uint64(s.seen)), demoOut)
 	return nil
+}
+
+// delivery is the line of the pipeline's guarantee.
+func (d *demo) delivery() string {
+	if d.kafka != "" && !d.mixed {
+		return "delivery: exactly_once\n"
+	}
+	return ""
 }
 
 // job runs a bulk job to its end and returns what it became.

@@ -22,6 +22,7 @@ import (
 // serveFlags are the flags of leat serve; each overrides the file.
 type serveFlags struct {
 	config, data, http, nats, natsURL, natsCreds string
+	kafka, transport, lineage                    string
 	sync, library, level, pprof                  string
 	tokens, cert, key                            string
 }
@@ -44,6 +45,8 @@ at once; nothing that was accepted is lost by that either.`,
   leat serve --data ./data --http 127.0.0.1:0 --nats 127.0.0.1:0 --json
   leat serve --sync interval                  # faster; a power cut may lose the last seconds
   leat serve --nats-url nats://10.0.0.7:4222 --nats-creds leat.creds
+  leat serve --kafka 127.0.0.1:9092                       # kafka:NAME names a topic there
+  leat serve --kafka 10.0.0.5:9092,10.0.0.6:9092 --transport kafka --lineage kafka
   leat serve --http 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem --token-file tokens`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -61,6 +64,9 @@ at once; nothing that was accepted is lost by that either.`,
 	fs.StringVar(&f.nats, "nats", "", "address of the embedded NATS server (default "+defaultNATS+"); port 0 picks a free one")
 	fs.StringVar(&f.natsURL, "nats-url", "", "use this NATS server instead of the embedded one")
 	fs.StringVar(&f.natsCreds, "nats-creds", "", "credentials file for --nats-url")
+	fs.StringVar(&f.kafka, "kafka", "", "brokers of a Kafka cluster, HOST:PORT,...: its topics are data planes beside NATS; TLS and SASL: see kafka in --config")
+	fs.StringVar(&f.transport, "transport", "", "where topics live that are named without nats: or kafka: (default nats)")
+	fs.StringVar(&f.lineage, "lineage", "", "where the lineage lives: nats or kafka (default nats)")
 	fs.StringVar(&f.sync, "sync", "", "when an append is on disk: always (before its acknowledgement) or interval (default always)")
 	fs.StringVar(&f.library, "onnxruntime", "", "ONNX Runtime's library (default: $LEAT_ONNXRUNTIME, the cache, the system)")
 	fs.StringVar(&f.level, "log", "info", "least level to log: debug, info, warn, error")
@@ -91,6 +97,11 @@ func (f *serveFlags) resolve() (Config, error) {
 	set(&c.HTTP.TLSKey, f.key)
 	set(&c.NATS.Client.URL, f.natsURL)
 	set(&c.NATS.Client.Credentials.File, f.natsCreds)
+	set(&c.Transport, f.transport)
+	set(&c.Lineage.Transport, f.lineage)
+	if f.kafka != "" {
+		c.Kafka.Bootstrap = strings.Split(f.kafka, ",")
+	}
 	if c.Data == "" {
 		var err error
 		if c.Data, err = defaultData(); err != nil {
