@@ -95,7 +95,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	// These show up only with their first event, which may not have come yet.
-	rare := regexp.MustCompile("^leat_((requests|rows|errors|load_failures|lineage_refusals|lineage_refusals_suppressed|job_rows|job_chunks)_total|queue_seconds|score_seconds)$")
+	rare := regexp.MustCompile("^leat_((requests|rows|errors|load_failures|lineage_refusals|lineage_refusals_suppressed|job_rows|job_chunks|transactions)_total|queue_seconds|score_seconds|transaction_seconds)$")
 	r, err := http.Get(s.HTTP + "/metrics")
 	if err != nil {
 		t.Fatal(err)
