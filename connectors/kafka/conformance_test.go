@@ -33,12 +33,18 @@ func TestConnector(t *testing.T) {
 		Open: func(t testing.TB) (connectortest.Transport, func() connectortest.Transport, func()) {
 			b := broker.Shared(t)
 			if strings.Contains(t.Name(), "restart") {
-				b = broker.Start(t, 1) // the others' broker is left in peace
+				b = broker.Start(t, broker.Count()) // the others' brokers are left in peace
 			}
 			c := testConfig(b)
 			c.Queue = 100
 			open := func() connectortest.Transport { return transport(t, dialConfig(t, c)) }
-			return open(), open, func() { b.Kill(t, 1); b.Up(t, 1) }
+			next := 0
+			return open(), open, func() { // each broker in turn
+				i := next%b.N() + 1
+				next++
+				b.Kill(t, i)
+				b.Up(t, i)
+			}
 		},
 	})
 }
