@@ -8,6 +8,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 )
 
 // compiled is a revision that is loaded here: its spec as a graph of nodes with their models. It is immutable but for
@@ -18,6 +19,7 @@ type compiled struct {
 	root   *modelNode // the one kind of node there is so far; other kinds join as an interface over runs
 	by     answered
 	policy *lineage.Policy
+	input  *codec.Input // how events are written that do not say it
 	models *models
 	refs   atomic.Int64
 
@@ -64,6 +66,14 @@ func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) 
 	c := &compiled{rev: rev, models: ms, root: &modelNode{path: r.Node, model: md}, by: answeredBy(r.Name, r.Version, rev.Revision)}
 	c.contexts.known = map[contextKey]*lineage.Context{}
 	c.refs.Store(1)
+	in := rev.Spec.Input
+	if in == nil {
+		in = &Input{}
+	}
+	if c.input, err = codec.ParseInput(in.Format, in.Columns); err != nil {
+		c.release()
+		return nil, err
+	}
 	if rec := rev.Spec.Record; rec != nil {
 		if c.policy, err = lineage.NewPolicy(rec.Mask, rec.Drop); err != nil {
 			c.release()

@@ -191,6 +191,8 @@ func (dr *door) admit(ctx context.Context, r *run, rev *compiled, d *connectors.
 	case err != nil && !dr.Durable:
 		dr.refuse(ctx, &it, err)
 		return
+	case err != nil && dr.commit.broken.Load():
+		return // the door closes: it stays unsettled
 	case err != nil:
 		it.err, it.again = dr.p.host.public(err, dr.p.name), false
 	case it.enc == nil:
@@ -218,15 +220,15 @@ func (dr *door) decode(ctx context.Context, r *run, rev *compiled, it *item) (er
 		// Leat-Model on an event says who made it (the output of another pipeline carries it), not who shall score it.
 		it.again = it.d.Attempt > 1
 		if rec := dr.seen.take(it.d.From); rec != nil {
-			return dr.replay(r, rev, it, rec)
+			return dr.replay(ctx, r, rev, it, rec)
 		}
 	} else if m := it.d.Header.Get(schemas.HeaderModel); m != "" && m != rev.by.label[0] {
 		return dr.elsewhere(ctx, rev, m, it)
 	}
-	return dr.decodeRows(r, rev, it)
+	return dr.decodeRows(ctx, r, rev, it)
 }
 
-func (dr *door) decodeRows(r *run, rev *compiled, it *item) (err error) {
+func (dr *door) decodeRows(ctx context.Context, r *run, rev *compiled, it *item) (err error) {
 	const op = "pipeline.admit"
 	if !dr.Durable {
 		if dr.rows.Load() > maxInflightRows || dr.bytes.Load() > maxInflightBytes {
@@ -236,7 +238,7 @@ func (dr *door) decodeRows(r *run, rev *compiled, it *item) (err error) {
 			return schemas.Errorf(schemas.Unavailable, op, "the lineage is full, and nothing is answered unrecorded: export and prune it")
 		}
 	}
-	codec, err := dr.p.host.codec(&it.d.Message)
+	codec, err := dr.codec(ctx, rev, it)
 	if err != nil {
 		return err
 	}
@@ -271,6 +273,26 @@ func (dr *door) decodeRows(r *run, rev *compiled, it *item) (err error) {
 	it.digest = lineage.InputDigest(r.in, it.from, it.to)
 	it.enc = enc
 	return nil
+}
+
+// codec finds how a message is written. An event whose schema cannot be looked up now is no bad event: it is tried until
+// it can, while later ones wait, which keeps order. If the door closes before, the event, and all after it, stay
+// unsettled.
+func (dr *door) codec(ctx context.Context, rev *compiled, it *item) (schemas.Codec, error) {
+	if !dr.Durable {
+		return dr.p.host.Codec(&it.d.Message)
+	}
+	for {
+		c, err := dr.p.host.Formats.For(ctx, &it.d.Message, rev.input)
+		if err == nil || !passing(err) || dr.commit.broken.Load() {
+			return c, err
+		}
+		dr.p.host.Log.Error("schema of an event not found now: trying again", "pipeline", dr.p.name, slog.Any("error", err))
+		if !dr.wait(dr.commit.ctx, retryPause) {
+			dr.commit.broken.Store(true)
+			return nil, err
+		}
+	}
 }
 
 // appendRows takes a request as a whole, an event row by row: its bad rows are told in the item and end in the dead
@@ -328,7 +350,7 @@ func (dr *door) admitElsewhere(ctx context.Context, rev *compiled, ref string, i
 	b := other.root.model.batcher
 	r := b.newRun()
 	it.from = 0
-	if err := dr.decodeRows(r, other, it); err != nil {
+	if err := dr.decodeRows(ctx, r, other, it); err != nil {
 		r.in.Truncate(0)
 		b.free(r)
 		other.release()

@@ -13,6 +13,7 @@ type Facts struct {
 	Transport string // where a topic lives that names no transport; "" is NATS
 	Lineage   string // where the lineage lives; "" is NATS
 	Kafka     bool   // Kafka is configured
+	Registry  bool   // a schema registry is configured
 }
 
 // Topic returns where a topic lives, with its name there. A reference that cannot be read is a name.

@@ -26,12 +26,13 @@ import (
 // world is one NATS server and what the lives of a process over it share.
 type world struct {
 	testing.TB
-	server *leatnats.Server
-	logged *logBuffer
-	log    *slog.Logger
-	lin    lineage.Config
-	config pipeline.Config
-	marks  string // path of the poison file, "" for none
+	server  *leatnats.Server
+	logged  *logBuffer
+	log     *slog.Logger
+	lin     lineage.Config
+	config  pipeline.Config
+	marks   string     // path of the poison file, "" for none
+	formats *codec.Set // nil: the usual
 }
 
 // logBuffer keeps what was logged, for a test that fails.
@@ -197,7 +198,7 @@ func (w *world) begin(grace time.Duration) *process {
 	}
 	p.Host, err = pipeline.NewHost(w.config, pipeline.Deps{
 		Watch: p.watch, Store: p.model, Loaders: []scorers.Loader{p.model}, Online: p.online, Topic: p.topic,
-		Lineage: p.stream, WAL: p.wal, Refuse: p.stream.Refuse, Codec: codec.For, CPU: "test", Poison: poison, Log: w.log,
+		Lineage: p.stream, WAL: p.wal, Refuse: p.stream.Refuse, Codec: codec.For, Formats: w.formats, CPU: "test", Poison: poison, Log: w.log,
 	})
 	w.must(err)
 	go func() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 	"github.com/leatstream/leat/scorers"
 )
 
@@ -64,10 +65,11 @@ type Deps struct {
 	Loaders []scorers.Loader
 	Lineage lineage.Appender // and lineage.Encoder, where a pipeline may be exactly once
 	WAL     WriteAhead
-	Refuse  func(lineage.Refusal) // does not block
-	Codec   func(*schemas.Message) (schemas.Codec, error)
-	CPU     string  // features that decide bits
-	Poison  *Poison // nil: deaths during a run are not traced to their rows
+	Refuse  func(lineage.Refusal)                         // does not block
+	Codec   func(*schemas.Message) (schemas.Codec, error) // of a request
+	Formats *codec.Set                                    // of events; nil: those that need no schema registry
+	CPU     string                                        // features that decide bits
+	Poison  *Poison                                       // nil: deaths during a run are not traced to their rows
 	Metrics *Metrics
 	Log     *slog.Logger
 }
@@ -98,6 +100,12 @@ func NewHost(c Config, d Deps) (*Host, error) {
 	}
 	if d.Metrics == nil {
 		d.Metrics = NewMetrics(nil)
+	}
+	if d.Formats == nil {
+		var err error
+		if d.Formats, err = codec.New(codec.Config{}); err != nil {
+			return nil, err
+		}
 	}
 	h := &Host{Config: c, Deps: d, m: d.Metrics}
 	h.models = newModels(d.Store, d.Loaders, c.Cores, d.Poison, d.Metrics)
@@ -303,8 +311,6 @@ func (h *Host) public(err error, pipeline string) *schemas.Error {
 func (h *Host) env(c *compiled) Environment {
 	return Environment{Runtime: c.root.model.version.Probed.Runtime, CPU: h.CPU}
 }
-
-func (h *Host) codec(m *schemas.Message) (schemas.Codec, error) { return h.Deps.Codec(m) }
 
 // Pinned is a revision that is held loaded, for a job.
 type Pinned struct {

@@ -127,14 +127,14 @@ func (rc *recovered) empty() bool {
 
 // replay answers an event from its record, in the name of the model that made it. If the record is not whole, the event
 // is scored again and its records fold.
-func (dr *door) replay(r *run, rev *compiled, it *item, rec *recordedRows) error {
+func (dr *door) replay(ctx context.Context, r *run, rev *compiled, it *item, rec *recordedRows) error {
 	w := newWork(dr)
 	if rec.failed != nil {
 		w.reject = append(w.reject, rejection{it.d, rec.failed})
 		dr.commit.resume(w)
 		return nil
 	}
-	if err := dr.decodeRows(r, rev, it); err != nil {
+	if err := dr.decodeRows(ctx, r, rev, it); err != nil {
 		w.free()
 		return err
 	}

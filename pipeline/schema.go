@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 )
 
 // The patterns of names, as editors check them; schemas.CheckName, ParseTopicRef and ParseModelRef decide.
@@ -43,6 +44,11 @@ func schemaOfSpec() map[string]any {
 		"topic":   topic("NAME, nats:NAME or kafka:NAME: a topic, read in order of each key."),
 		"stream":  text("A JetStream stream that is not Leat's."),
 		"subject": text("The subjects to read of that stream; > for all."),
+		"format": map[string]any{
+			"enum": codec.Formats, "default": codec.JSON,
+			"description": "What records are written in that have no Content-Type. Avro and Protobuf: with the id of a schema registry's schema before them.",
+		},
+		"columns": columns("Of format csv: what the cells of a line are, in order; else those of the model."),
 	})
 	input["oneOf"] = []any{
 		map[string]any{"required": []string{"topic"}, "not": map[string]any{"anyOf": []any{

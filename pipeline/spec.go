@@ -54,6 +54,10 @@ type Input struct {
 	Topic   string `yaml:"topic,omitempty" json:"topic,omitempty"`
 	Stream  string `yaml:"stream,omitempty" json:"stream,omitempty"`
 	Subject string `yaml:"subject,omitempty" json:"subject,omitempty"`
+	// Format is what records are written in that say nothing of it: json (""), csv, arrow, avro or protobuf; see
+	// schemas/codec. Columns name the cells of a CSV line.
+	Format  string   `yaml:"format,omitempty" json:"format,omitempty"`
+	Columns []string `yaml:"columns,omitempty" json:"columns,omitempty"`
 }
 
 // Output names the topic of the answers (schemas.TopicRef).

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 )
 
 // DefaultDeadline is the deadline of a request that brings none to a pipeline that states none: what NATS's own
@@ -23,6 +24,10 @@ func (s Spec) Defaulted() Spec {
 	}
 	if s.Input != nil {
 		in := *s.Input
+		in.Columns = slices.Clone(in.Columns)
+		if in.Format == codec.JSON {
+			in.Format = ""
+		}
 		s.Input = &in
 	}
 	if s.Output != nil {

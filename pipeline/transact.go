@@ -82,6 +82,8 @@ func (t *transactional) store(u *unit) (schemas.Position, error) {
 		case errors.As(err, &refused) && tx.bury(u, refused):
 			tx = t.transaction(u, tx.msgs[:tx.records])
 			continue
+		case c.ctx.Err() != nil: // the process gives up
+			return pos, err
 		}
 		c.p.host.Log.Error("transaction failed: trying again", "pipeline", c.p.name, "partition", u.works[0].partition, slog.Any("error", err))
 		c.p.host.m.transactions.WithLabelValues(c.p.name, "failed").Inc()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 	"github.com/leatstream/leat/schemas/document"
 	"github.com/leatstream/leat/scorers"
 )
@@ -150,6 +151,7 @@ func (c *checker) topics(s *Spec) {
 		default:
 			c.foreign(in)
 		}
+		c.format(in)
 	}
 	out := s.Output
 	if out == nil {
@@ -174,6 +176,14 @@ func (c *checker) topic(path, ref string) {
 		err = checkReserved(r)
 	}
 	c.err(path, err)
+}
+
+// format checks how the input's records are written.
+func (c *checker) format(in *Input) {
+	if _, err := codec.ParseInput(in.Format, in.Columns); err != nil {
+		e := schemas.AsError("", err)
+		c.fault(cmp.Or(e.Field, "input.format"), "%v", e.Err)
+	}
 }
 
 func (c *checker) circle(topic string) {
@@ -235,6 +245,9 @@ func (c *checker) server(s *Spec, f Facts) {
 		if s.Delivery == ExactlyOnce {
 			c.onKafka(t.path, t.ref, r.Transport)
 		}
+	}
+	if s.Input != nil && !f.Registry && (s.Input.Format == codec.Avro || s.Input.Format == codec.Protobuf) {
+		c.fault("input.format", "%s needs a schema registry: set schema_registry.url for the server", s.Input.Format)
 	}
 	if s.Delivery == ExactlyOnce && f.Lineage != schemas.TransportKafka {
 		c.fault("delivery", "%s needs the lineage on Kafka, where the topics are: set lineage.transport: kafka for the server, or write delivery: %s", ExactlyOnce, AtLeastOnce)
@@ -356,6 +369,14 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 		models = append(models, ResolvedModel{Node: path, Ref: ref.String(), Name: v.Name, Version: v.Version, Digest: v.Digest})
 		if path == RootPath {
 			sig = v.Probed.Signature
+		}
+	}
+	if sig.Inputs != nil && s.Input != nil {
+		if in, err := codec.ParseInput(s.Input.Format, s.Input.Columns); err == nil {
+			if err := in.Check(sig.Inputs); err != nil {
+				e := schemas.AsError("", err)
+				c.fault(cmp.Or(e.Field, "input.columns"), "%v", e.Err)
+			}
 		}
 	}
 	if sig.Inputs != nil && sig.Outputs != nil && s.Record != nil {

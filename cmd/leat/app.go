@@ -48,6 +48,7 @@ type app struct {
 	client   *nats.Client
 	kafka    *kafka.Client // nil: none
 	topics   *transports   // where topics live
+	formats  *codec.Set    // how events are written
 	broker   *memory.Broker
 	registry *registry.Registry
 	control  *control.Control
@@ -66,7 +67,7 @@ type app struct {
 func newApp(ctx context.Context, cfg Config, log *slog.Logger) (*app, error) {
 	a := &app{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, open := range []func(context.Context) error{a.openData, a.openNATS, a.openKafka, a.openModels, a.openPipelines, a.openGateway} {
+	for _, open := range []func(context.Context) error{a.openData, a.openNATS, a.openKafka, a.openFormats, a.openModels, a.openPipelines, a.openGateway} {
 		if err := open(ctx); err != nil {
 			a.close()
 			return nil, err
@@ -130,6 +131,23 @@ func (a *app) openKafka(ctx context.Context) (err error) {
 	return nil
 }
 
+// openFormats makes known how events may be written. It asks nothing of a schema registry yet.
+func (a *app) openFormats(context.Context) error {
+	c, err := a.cfg.Schemas.config()
+	if err == nil {
+		a.formats, err = codec.New(codec.Config{Registry: c})
+	}
+	return err
+}
+
+// event finds how an event is written that a job reads. Pipelines differ in what they expect of a topic, so one that
+// does not say it is JSON. A schema registry answers within its own deadline.
+func (a *app) event(m *schemas.Message) (schemas.Codec, error) {
+	return a.formats.For(context.Background(), m, jsonInput)
+}
+
+var jsonInput, _ = codec.ParseInput(codec.JSON, nil) // never fails
+
 // fit cuts the sizes of streams to shares of what the disk has for them: a stream reserves its size when it is made, and
 // a server on a small disk shall start too.
 func (a *app) fit(limit int64) {
@@ -172,7 +190,7 @@ func (a *app) openModels(ctx context.Context) error {
 		return err
 	}
 	cc := control.Default()
-	cc.Facts = pipeline.Facts{Transport: a.cfg.Transport, Lineage: a.cfg.Lineage.Transport, Kafka: a.cfg.hasKafka()}
+	cc.Facts = pipeline.Facts{Transport: a.cfg.Transport, Lineage: a.cfg.Lineage.Transport, Kafka: a.cfg.hasKafka(), Registry: a.cfg.Schemas.URL != ""}
 	history, err := a.client.OpenLog(ctx, cc.Log())
 	if err != nil {
 		return err
@@ -206,7 +224,7 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 	a.keeper = lineage.NewKeeper(a.reader, state)
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
 		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
-		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For,
+		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
 		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log,
 	})
 	return err
@@ -220,7 +238,7 @@ func (a *app) openPipelines(ctx context.Context) error {
 	a.jobs, err = bulk.New(a.cfg.Jobs, bulk.Deps{
 		Jobs: kv, Logs: a.client, Queues: a.client, Pipelines: pins{a.host}, Lineage: a.stream, Records: a.reader,
 		Fill: a.lineageFill, Replayer: a.topics, Topics: a.topics, Publisher: a.topics, Files: jobFiles{},
-		Codec: codec.For, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
+		Codec: a.event, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
 	})
 	return err
 }

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -17,6 +21,7 @@ import (
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/bulk"
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/confluent"
 	"github.com/leatstream/leat/scorers/onnx"
 	"github.com/leatstream/leat/scorers/registry"
 )
@@ -32,6 +37,7 @@ type Config struct {
 	Transport string          `yaml:"transport"` // where a topic lives that is named without one: nats or kafka
 	NATS      natsConfig      `yaml:"nats"`
 	Kafka     kafka.Config    `yaml:"kafka"` // without bootstrap: no Kafka
+	Schemas   registryConfig  `yaml:"schema_registry"`
 	HTTP      gateway.Config  `yaml:"http"`
 	Lineage   lineageConfig   `yaml:"lineage"`
 	Pipeline  pipeline.Config `yaml:"pipeline"`
@@ -44,6 +50,39 @@ type Config struct {
 type natsConfig struct {
 	Server nats.ServerConfig `yaml:",inline"`
 	Client nats.Config       `yaml:",inline"`
+}
+
+// registryConfig is a Confluent-compatible schema registry, which names the schemas of Avro and Protobuf records.
+type registryConfig struct {
+	URL          string        `yaml:"url"` // empty: none
+	Username     string        `yaml:"username"`
+	PasswordFile string        `yaml:"password_file"` // holds the password; a line's end is ignored
+	CAFile       string        `yaml:"ca_file"`       // PEM; empty: the system's authorities
+	Timeout      time.Duration `yaml:"timeout"`       // of one schema with its references; 0: 5s
+}
+
+// config reads the files that r names.
+func (r *registryConfig) config() (confluent.Config, error) {
+	c := confluent.Config{URL: r.URL, Username: r.Username, Timeout: r.Timeout}
+	if r.PasswordFile != "" {
+		b, err := os.ReadFile(r.PasswordFile)
+		if err != nil {
+			return c, fmt.Errorf("schema_registry.password_file: %w", err)
+		}
+		c.Password = strings.TrimRight(string(b), "\r\n")
+	}
+	if r.CAFile != "" {
+		b, err := os.ReadFile(r.CAFile)
+		if err != nil {
+			return c, fmt.Errorf("schema_registry.ca_file: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(b) {
+			return c, fmt.Errorf("schema_registry.ca_file: no certificate in %s", r.CAFile)
+		}
+		c.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return c, c.Validate()
 }
 
 // lineageConfig is the lineage and where its streams live.

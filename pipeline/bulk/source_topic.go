@@ -41,13 +41,16 @@ func (t *topicSource) fill(ctx context.Context, r *rows) error {
 		return err
 	}
 	for _, d := range ds {
-		t.add(r, d)
+		if err := t.add(r, d); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// add decodes a message. Rows of it that belong to an earlier chunk are left out.
-func (t *topicSource) add(r *rows, d *connectors.Delivery) {
+// add decodes a message. Rows of it that belong to an earlier chunk are left out. Unavailable: its schema cannot be
+// looked up now, which says nothing of the message.
+func (t *topicSource) add(r *rows, d *connectors.Delivery) error {
 	seq := d.From.Sequence
 	if t.name == "" {
 		t.name = d.From.Stream
@@ -55,11 +58,14 @@ func (t *topicSource) add(r *rows, d *connectors.Delivery) {
 	fresh := func(sub int) bool { return !(ref{seq, int32(sub)}).before(t.from) }
 	before := r.in.Rows()
 	good, faults, err := t.decode(r.in, &d.Message)
+	if schemas.KindOf(err) == schemas.Unavailable && err != nil {
+		return err
+	}
 	if err != nil {
 		if fresh(0) {
 			r.bad = append(r.bad, newBad(ref{Unit: seq}, err))
 		}
-		return
+		return nil
 	}
 	o := origin{request: d.Header.Get(schemas.HeaderRequestID), key: d.Key}
 	if s := d.Header.Get(schemas.HeaderEventTime); s != "" {
@@ -90,6 +96,7 @@ func (t *topicSource) add(r *rows, d *connectors.Delivery) {
 		r.in.Truncate(before)
 		r.in.AppendRange(rest, 0, rest.Rows())
 	}
+	return nil
 }
 
 func (t *topicSource) decode(in *schemas.Batch, m *schemas.Message) (good int, faults []schemas.RowError, err error) {
