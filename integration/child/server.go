@@ -39,6 +39,7 @@ type Options struct {
 	Data   string   // data folder, kept between lives
 	Config string   // file for --config; "": none
 	Env    []string // beside the test's own environment
+	Args   []string // further flags of leat serve
 }
 
 // Server is one life of leat serve. Its ports are picked by the system, new ones for each life. Safe for concurrent use.
@@ -57,6 +58,7 @@ func Start(o Options) (*Server, error) {
 	if o.Config != "" {
 		args = append(args, "--config", o.Config)
 	}
+	args = append(args, o.Args...)
 	s := &Server{cmd: exec.Command(o.Binary, args...), line: make(chan []byte, 1), exited: make(chan struct{})}
 	s.cmd.Env = append(os.Environ(), o.Env...)
 	s.cmd.Stderr = &s.log

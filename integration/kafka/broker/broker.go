@@ -209,6 +209,15 @@ func (c *Cluster) Up(t testing.TB, i int) {
 	}
 }
 
+// Revive starts every broker that does not run and returns when all are ready. After the loss of a majority it is the way
+// back: one broker alone cannot become ready.
+func (c *Cluster) Revive(t testing.TB) {
+	t.Helper()
+	if err := c.script("start", strconv.Itoa(c.n)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Stop freezes broker i (SIGSTOP): its connections stand and nothing answers.
 func (c *Cluster) Stop(t testing.TB, i int) { t.Helper(); c.signal(t, i, syscall.SIGSTOP) }
 

@@ -1,0 +1,217 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/connectors/files"
+)
+
+// The model that scores, and its inputs: a row may hold no other name.
+const model = "flight-boost"
+
+var columns = strings.Fields("dep_delay sched_dep_minute sched_clock_minutes day_of_week distance temp humid wind_speed precip pressure visib plane_age seats")
+
+// readSamples returns rows of the example as bodies of requests.
+func readSamples(ctx context.Context) ([][]byte, error) {
+	r, err := files.Open(ctx, root+"/examples/flights/sample.parquet", files.Options{BatchRows: 500})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	rec, err := r.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer rec.Release()
+	b, err := rec.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	var rows []map[string]json.RawMessage
+	if err := json.Unmarshal(b, &rows); err != nil {
+		return nil, err
+	}
+	out := make([][]byte, len(rows))
+	for i, row := range rows {
+		one := map[string]json.RawMessage{}
+		for _, c := range columns {
+			one[c] = row[c]
+		}
+		if out[i], err = json.Marshal(map[string]any{"rows": []any{one}}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// keys of each topic; pause is between two events of one producer and between two requests of one caller.
+const (
+	keys  = 40
+	pause = 8 * time.Millisecond
+)
+
+// producer writes events to one topic until its context ends. It never gives one up.
+type producer struct {
+	mu    sync.Mutex
+	sent  []string // ids in their order
+	acked map[string]bool
+	err   error
+}
+
+func (p *producer) ids() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.sent)
+}
+
+// run returns when everything is acknowledged, or over has ended.
+func (p *producer) run(over, until context.Context, brokers []string, topic string, samples [][]byte, seed uint64) {
+	k, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(0),
+		kgo.MetadataMinAge(100*time.Millisecond), kgo.UnknownTopicRetries(-1))
+	if err != nil {
+		p.err = err
+		return
+	}
+	defer k.Close()
+	r := rand.New(rand.NewPCG(seed, 1))
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for until.Err() == nil {
+		p.mu.Lock()
+		id := fmt.Sprintf("%s-%d", topic, len(p.sent))
+		p.sent = append(p.sent, id)
+		p.mu.Unlock()
+		k.Produce(over, &kgo.Record{
+			Key: fmt.Appendf(nil, "key-%d", r.IntN(keys)), Value: samples[r.IntN(len(samples))],
+			Headers: []kgo.RecordHeader{{Key: "Leat-Request-Id", Value: []byte(id)}},
+		}, func(_ *kgo.Record, err error) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if err != nil {
+				p.err = err
+			} else {
+				p.acked[id] = true
+			}
+		})
+		select {
+		case <-tick.C:
+		case <-until.Done():
+		}
+	}
+	if err := k.Flush(over); err != nil {
+		p.err = err
+	}
+}
+
+// callers ask over HTTP, and remember what they were told.
+type callers struct {
+	mu      sync.Mutex
+	asked   int
+	replies []reply
+	first   chan struct{}  // closed by the next reply
+	refused map[string]int // by kind
+	v       *verdict       // of what callers themselves can see
+	slowest time.Duration  // of answers that were errors
+}
+
+// The deadline of a request, and by how much its answer may be later on a busy machine.
+const (
+	deadline = 2 * time.Second
+	slack    = 3 * time.Second
+)
+
+// clear are the kinds that tell a caller what to do: come again.
+var clear = []string{"unavailable", "expired", "overloaded"}
+
+// run asks until the context ends. seat returns the server to ask, nil for none; what a dying server leaves unanswered
+// is nobody's fault.
+func (c *callers) run(until context.Context, name string, seat *seat, samples [][]byte, seed uint64) {
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	r := rand.New(rand.NewPCG(seed, 2))
+	for i := 0; ; i++ {
+		l := seat.wait(until)
+		if l == nil {
+			return
+		}
+		id := fmt.Sprintf("rq-%s-%d", name, i)
+		ctx, cancel := context.WithTimeout(l.over, deadline+slack)
+		start := time.Now()
+		got, kind, err := ask(ctx, client, l.HTTP, id, samples[r.IntN(len(samples))])
+		took := time.Since(start)
+		late := ctx.Err() != nil
+		cancel()
+		c.mu.Lock()
+		c.asked++
+		switch {
+		case err == nil && kind == "":
+			c.replies = append(c.replies, reply{id, got})
+			close(c.first)
+			c.first = make(chan struct{})
+		case l.over.Err() != nil:
+		case err != nil:
+			c.v.fault(ruleClear, "%s after %v, late %v: %v", id, took, late, err)
+		case !slices.Contains(clear, kind):
+			c.v.fault(ruleClear, "%s after %v: kind %q", id, took, kind)
+		default:
+			c.refused[kind]++
+			c.slowest = max(c.slowest, took)
+		}
+		c.mu.Unlock()
+		select {
+		case <-time.After(pause):
+		case <-until.Done():
+			return
+		}
+	}
+}
+
+// next returns what is closed by the next reply.
+func (c *callers) next() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first
+}
+
+// ask asks for one row; kind is that of an answer that is an error.
+func ask(ctx context.Context, client *http.Client, url, id string, body []byte) (o outcome, kind string, _ error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/pipelines/"+model+"/score", bytes.NewReader(body))
+	if err != nil {
+		return o, "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Leat-Request-Id", id)
+	req.Header.Set("Leat-Timeout", deadline.String())
+	resp, err := client.Do(req)
+	if err != nil {
+		return o, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return o, "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		if kind = resp.Header.Get("Leat-Error-Kind"); kind == "" {
+			return o, "", fmt.Errorf("status %d without a kind: %s", resp.StatusCode, b)
+		}
+		return o, kind, nil
+	}
+	var v struct{ Rows []outcome }
+	if err := json.Unmarshal(b, &v); err != nil || len(v.Rows) != 1 {
+		return o, "", fmt.Errorf("answer %s: %w", b, err)
+	}
+	return v.Rows[0], "", nil
+}
