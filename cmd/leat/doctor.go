@@ -31,6 +31,8 @@ type doctor struct {
 	e       *env
 	data    string
 	library string
+	config  string // of a server, whose Kafka is checked
+	kafka   string // brokers, over those of config
 	fix     bool
 }
 
@@ -42,7 +44,7 @@ func doctorCommand(e *env) *cobra.Command {
 		run  func(*doctor, context.Context) finding
 	}{
 		{"onnxruntime", (*doctor).onnxruntime}, {"disk", (*doctor).disk}, {"space", (*doctor).space},
-		{"ports", (*doctor).ports}, {"limits", (*doctor).limits}, {"server", (*doctor).serverUp}, {"clock", (*doctor).clock},
+		{"ports", (*doctor).ports}, {"limits", (*doctor).limits}, {"server", (*doctor).serverUp}, {"clock", (*doctor).clock}, {"kafka", (*doctor).brokers},
 	}
 	var names []string
 	for _, c := range checks {
@@ -52,13 +54,16 @@ func doctorCommand(e *env) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check this machine and the server, and say what to do",
 		Long: `Check ONNX Runtime's library, the speed and space of the disk, ports, limits, the
-server and the clocks. Each line says what was found and, where something is
+server, the clocks, and with --kafka or --config the Kafka cluster: its brokers,
+our rights, and that a message of the size we send is stored, read and deleted
+again. Each line says what was found and, where something is
 wrong, what to do. Exit status 1 if a check failed.
 
 With --fix, fetch ONNX Runtime's library (pinned version and SHA-256, through
 pip) into your cache folder if it is missing.`,
 		Example: `  leat doctor
   leat doctor --fix --only onnxruntime
+  leat doctor --kafka 10.0.0.5:9092
   leat doctor --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -97,6 +102,8 @@ pip) into your cache folder if it is missing.`,
 	cmd.Flags().BoolVar(&d.fix, "fix", false, "fetch what is missing")
 	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these checks ("+strings.Join(names, ", ")+")")
 	cmd.Flags().StringVar(&d.library, "onnxruntime", "", "ONNX Runtime's library (default: $LEAT_ONNXRUNTIME, the cache, the system)")
+	cmd.Flags().StringVar(&d.config, "config", "", "a server's YAML file, whose Kafka cluster is checked")
+	cmd.Flags().StringVar(&d.kafka, "kafka", "", "brokers of a Kafka cluster to check, HOST:PORT,...")
 	cmd.Flags().StringVar(&d.data, "data", "", "the server's data folder (default: in your data folder)")
 	return cmd
 }
