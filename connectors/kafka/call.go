@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"io"
-	"net"
 	"time"
 
 	"github.com/segmentio/kafka-go/protocol"
@@ -77,35 +76,25 @@ func (c *Client) ask(ctx context.Context, broker int32, req protocol.Message) (p
 }
 
 // rediscover makes the library look for the cluster's brokers now and not when its timer fires: an answer about created
-// topics is what makes it do so. Nothing is sent for it but that look. Who asks meanwhile shares the look.
+// topics is what makes it do so. Nothing is sent for it but that look.
 func (c *Client) rediscover(ctx context.Context) error {
-	c.mu.Lock()
-	l := c.mu.discovery
-	mine := l == nil
-	if mine {
-		l = &look{done: make(chan struct{})}
-		c.mu.discovery = l
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+	defer cancel()
+	_, err := c.transport.RoundTrip(ctx, c.addr, wake{})
+	return err
+}
+
+// rediscoverSoon is rediscover beside the work, once at a time: the library may ask a broker that is frozen.
+func (c *Client) rediscoverSoon() {
+	if !c.discovering.CompareAndSwap(false, true) {
+		return
 	}
-	c.mu.Unlock()
-	if mine && !c.spawn(func() {
-		run, cancel := context.WithTimeout(c.closing, c.cfg.CallTimeout)
-		defer cancel()
-		_, l.err = c.transport.RoundTrip(run, c.addr, wake{})
-		c.mu.Lock()
-		c.mu.discovery = nil
-		c.mu.Unlock()
-		close(l.done)
-	}) {
-		return net.ErrClosed
-	}
-	select {
-	case <-l.done:
-		return l.err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-c.closing.Done():
-		return net.ErrClosed
-	}
+	c.spawn(func() {
+		defer c.discovering.Store(false)
+		if err := c.rediscover(c.closing); err != nil {
+			c.log.Debug("looking for brokers", "error", err)
+		}
+	})
 }
 
 // wake is answered without a word on the wire.

@@ -37,10 +37,11 @@ type Client struct {
 	robin    atomic.Uint32 // partition of keyless messages
 	limits   sync.Map      // topic -> limit
 
+	discovering atomic.Bool // the library looks for brokers
+
 	mu struct {
 		sync.Mutex
-		conns     map[*conn]struct{}
-		discovery *look // of brokers, under way
+		conns map[*conn]struct{}
 	}
 }
 
@@ -72,7 +73,7 @@ func Dial(ctx context.Context, c Config, log *slog.Logger) (*Client, error) {
 		Dial: cl.dial, DialTimeout: c.CallTimeout, IdleTimeout: 5 * time.Minute, ClientID: c.ClientID,
 		TLS: security, SASL: mechanism, Context: cl.closing,
 		// Only the list of brokers, and that rarely: rediscover asks when it matters. The same time bounds each look.
-		MetadataTTL: c.CallTimeout, MetadataTopics: []string{},
+		MetadataTTL: min(c.CallTimeout, 2*lookTimeout), MetadataTopics: []string{},
 	}
 	cl.kafka = &kafka.Client{Addr: cl.addr, Timeout: c.CallTimeout, Transport: cl.transport}
 	if err := cl.connect(ctx); err != nil {

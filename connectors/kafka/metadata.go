@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ type metadata struct {
 		sync.Mutex
 		topics  map[string]*topicMeta
 		looking map[string]*look
+		brokers []int32 // of the last answer
 	}
 }
 
@@ -46,20 +48,48 @@ func (m *metadata) init(c *Client) {
 	m.mu.looking = map[string]*look{}
 }
 
-// look asks any broker. nil topics means none: the answer is about the cluster alone.
+// lookTimeout bounds one broker's answer about the cluster: one that is frozen must not keep a client from those that
+// are well. It is a matter of a millisecond.
+const lookTimeout = time.Second
+
+// look asks brokers, one after another, until one answers or each has had its chance. nil topics means none: the answer
+// is about the cluster alone.
 func (m *metadata) look(ctx context.Context, topics []string) (*meta.Response, error) {
-	return m.lookAt(ctx, anyBroker, topics)
+	m.mu.Lock()
+	brokers := m.mu.brokers
+	m.mu.Unlock()
+	if len(brokers) > 0 { // else this is the first look, with connections to make
+		ask := append([]int32{anyBroker}, brokers...)
+		rand.Shuffle(len(brokers), func(i, j int) { ask[i+1], ask[j+1] = ask[j+1], ask[i+1] })
+		for _, b := range ask {
+			quick, cancel := context.WithTimeout(ctx, lookTimeout)
+			r, err := m.lookAt(quick, b, topics)
+			cancel()
+			if err == nil || !passing(err) || ctx.Err() != nil {
+				return r, err
+			}
+		}
+	}
+	return m.lookAt(ctx, anyBroker, topics) // with time for a slow connection
 }
 
 func (m *metadata) lookAt(ctx context.Context, broker int32, topics []string) (*meta.Response, error) {
 	if topics == nil {
 		topics = []string{} // on the wire, null means all
 	}
-	r, err := m.c.ask(ctx, broker, &meta.Request{TopicNames: topics})
+	a, err := m.c.ask(ctx, broker, &meta.Request{TopicNames: topics})
 	if err != nil {
 		return nil, err
 	}
-	return r.(*meta.Response), nil
+	r := a.(*meta.Response)
+	brokers := make([]int32, len(r.Brokers))
+	for i := range brokers {
+		brokers[i] = r.Brokers[i].NodeID
+	}
+	m.mu.Lock()
+	m.mu.brokers = brokers
+	m.mu.Unlock()
+	return r, nil
 }
 
 // topic returns what is known of a topic (its name in the cluster): NotFound if brokers say that there is none.
@@ -193,17 +223,13 @@ func (m *metadata) leader(ctx context.Context, op, topic string, partition int32
 // refresh looks a topic up after a broker refused or did not answer, until one answers, and has the library find the
 // brokers again.
 func (m *metadata) refresh(ctx context.Context, op, topic string) (*topicMeta, error) {
-	if err := m.c.rediscover(ctx); err != nil {
-		m.c.log.Debug("looking for brokers", "error", err)
-	}
+	m.c.rediscoverSoon()
 	return m.fresh(ctx, op, topic)
 }
 
 // relook is refresh, once. The error is the library's.
 func (m *metadata) relook(ctx context.Context, topic string) (*topicMeta, error) {
-	if err := m.c.rediscover(ctx); err != nil {
-		return nil, err
-	}
+	m.c.rediscoverSoon()
 	return m.ask(ctx, topic)
 }
 

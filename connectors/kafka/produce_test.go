@@ -212,7 +212,6 @@ func TestSequenceWraps(t *testing.T) {
 func TestHarm(t *testing.T) {
 	b := broker.Start(t, 1)
 	t.Run("callers leave", func(t *testing.T) { callersLeave(t, b) })
-	t.Run("restarts", func(t *testing.T) { restarts(t, b) })
 	t.Run("close", func(t *testing.T) { closeClient(t, b) })
 }
 
@@ -264,27 +263,6 @@ func callersLeave(t *testing.T, b *broker.Cluster) {
 	close(stop)
 	wg.Wait()
 	judge(t, ctx, c, "t", patient(), true)
-}
-
-// restarts: a broker is killed and comes back under load; nothing acknowledged is lost, nothing is stored twice.
-func restarts(t *testing.T, b *broker.Cluster) {
-	ctx := within(t)
-	c := dialConfig(t, testConfig(b))
-	must(t, c.EnsureTopic(ctx, "t", 4))
-	stop := make(chan struct{})
-	acked := writers(t, ctx, c, "t", 6, stop, nil)
-	reader := c.newFetcher("t", 0, fromFirst)
-	for range 3 {
-		drain(t, ctx, reader, 50)
-		b.Kill(t, 1)
-		if rs, err := reader.next(ctx, 100*time.Millisecond); err != nil {
-			t.Fatalf("%d records, %v", len(rs), err)
-		}
-		b.Up(t, 1)
-	}
-	drain(t, ctx, reader, 50)
-	close(stop)
-	judge(t, ctx, c, "t", acked(), false)
 }
 
 // closeClient: a client that is closed while a broker is frozen lets everybody go at once.
