@@ -99,6 +99,10 @@ func (g *groupSource) partitions() (owned, leaving []int32) {
 	return owned, leaving
 }
 
+func groupPlacesOf(c *Client) *coordinator {
+	return c.coordinator(kafka.CoordinatorKeyTypeConsumer, c.name("g"))
+}
+
 // committed reads the group's offsets from the coordinator; -1: none.
 func committed(t testing.TB, ctx context.Context, c *Client, topic string, partitions int) []int64 {
 	t.Helper()
@@ -106,7 +110,7 @@ func committed(t testing.TB, ctx context.Context, c *Client, topic string, parti
 	for i := range ps {
 		ps[i] = int32(i)
 	}
-	k := c.coordinator(kafka.CoordinatorKeyTypeConsumer, c.name("g"))
+	k := groupPlacesOf(c)
 	for {
 		at, err := k.places(ctx, c.name(topic), ps)
 		if err != nil && passing(err) && ctx.Err() == nil {
@@ -124,6 +128,7 @@ func committed(t testing.TB, ctx context.Context, c *Client, topic string, parti
 // TestGroupRebalance: a member that joins gets its share once what was in work there is settled. What stays goes on
 // through it, and nothing is delivered twice.
 func TestGroupRebalance(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	cfg := shared(t)
 	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
@@ -173,6 +178,7 @@ func TestGroupRebalance(t *testing.T) {
 // TestGroupLateHands: a partition that is to move waits for its deliveries no longer than a session. Then settling them
 // has no effect and is no error, and they come to the new owner.
 func TestGroupLateHands(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	cfg := shared(t)
 	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
@@ -207,6 +213,7 @@ func TestGroupLateHands(t *testing.T) {
 // TestGroupCrash: the partitions of a member that dies without a word go to the others after its session's time, and
 // begin at the first record that was not committed.
 func TestGroupCrash(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	cfg := shared(t)
 	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
@@ -249,8 +256,7 @@ func TestGroupOfAnotherKind(t *testing.T) {
 	cg, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{ID: c.name("g"), Brokers: c.cfg.Bootstrap, Topics: []string{c.name("t")}})
 	must(t, err)
 	defer cg.Close()
-	_, err = cg.Next(ctx)
-	must(t, err)
+	eventually(t, ctx, "the other consumer", func() bool { _, err := cg.Next(ctx); return err == nil })
 	if _, err := c.Subscribe(ctx, "t", "g"); schemas.KindOf(err) != schemas.Invalid {
 		t.Errorf("subscribed beside somebody else's consumer: %v", err)
 	}
@@ -263,6 +269,7 @@ func TestGroupOfAnotherKind(t *testing.T) {
 
 // TestGroupBackPressure: no more than kafka.in_flight records of a partition are in work, and other partitions go on.
 func TestGroupBackPressure(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	cfg := shared(t)
 	cfg.InFlight = 10
@@ -291,6 +298,7 @@ func TestGroupBackPressure(t *testing.T) {
 
 // TestGroupPartitionsAdded: partitions added to a topic are picked up while the group runs.
 func TestGroupPartitionsAdded(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	cfg := shared(t)
 	a, b := dialConfig(t, cfg), dialConfig(t, cfg)
@@ -345,6 +353,7 @@ func TestGroupPartitionsAdded(t *testing.T) {
 
 // TestGroupTopicMadeAgain: a topic that is deleted and made again is read from its beginning by those who were on it.
 func TestGroupTopicMadeAgain(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	c := dialConfig(t, shared(t))
 	must(t, c.EnsureTopic(ctx, "t", 2))
@@ -367,6 +376,7 @@ func TestGroupTopicMadeAgain(t *testing.T) {
 
 // TestGroupCoordinatorRestarts: records in work stay in work through a restart of the coordinator.
 func TestGroupCoordinatorRestarts(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	b := broker.Start(t, 1)
 	cfg := testConfig(b)
@@ -396,6 +406,7 @@ func TestGroupCoordinatorRestarts(t *testing.T) {
 
 // TestGroupWatchdog: a partition whose worker is stuck goes to another member; an only member keeps it.
 func TestGroupWatchdog(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	cfg := shared(t)
 	cfg.Watchdog = 200 * time.Millisecond

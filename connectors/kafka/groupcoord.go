@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,30 +82,39 @@ func (k *coordinator) find(ctx context.Context) (int32, error) {
 	if node >= 0 {
 		return node, nil
 	}
-	m, err := k.c.ask(ctx, anyBroker, &findcoordinator.Request{Key: k.key, KeyType: int8(k.kind)})
+	req := &findcoordinator.Request{Key: k.key, KeyType: int8(k.kind)}
+	m, err := k.findAt(ctx, anyBroker, req)
+	if err != nil && passing(err) && ctx.Err() == nil {
+		// The one that was asked may be frozen or gone: the others know as well.
+		if all, lerr := k.c.meta.look(ctx, nil); lerr == nil {
+			for _, i := range rand.Perm(len(all.Brokers)) {
+				if m, err = k.findAt(ctx, all.Brokers[i].NodeID, req); err == nil || ctx.Err() != nil {
+					break
+				}
+			}
+		}
+	}
 	if err != nil {
 		return -1, err
 	}
-	r := m.(*findcoordinator.Response)
-	if err := codeError(r.ErrorCode); err != nil {
-		return -1, err
-	}
-	if err := k.c.rediscoverIf(ctx, r.NodeID); err != nil {
-		return -1, err
-	}
 	k.mu.Lock()
-	k.node = r.NodeID
+	k.node = m.NodeID
 	k.mu.Unlock()
-	return r.NodeID, nil
+	return m.NodeID, nil
 }
 
-// rediscoverIf makes sure that the library knows a broker that another one has named.
-func (c *Client) rediscoverIf(ctx context.Context, node int32) error {
-	_, err := c.meta.lookAt(ctx, node, nil)
-	if errors.Is(err, kafka.BrokerNotAvailable) {
-		return c.rediscover(ctx)
+// findTimeout bounds one broker's answer to who the coordinator is: it knows, or does not answer at all.
+const findTimeout = time.Second
+
+func (k *coordinator) findAt(ctx context.Context, broker int32, req *findcoordinator.Request) (*findcoordinator.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(findTimeout, k.c.cfg.CallTimeout))
+	defer cancel()
+	m, err := k.c.ask(ctx, broker, req)
+	if err != nil {
+		return nil, err
 	}
-	return nil // what else is wrong with it, the call will say
+	r := m.(*findcoordinator.Response)
+	return r, codeError(r.ErrorCode)
 }
 
 // generation is one member's place in its group.

@@ -79,11 +79,10 @@ func (g *groupSource) watchdog(now time.Time) {
 			g.c.log.Warn("a delivery is not settled", "topic", g.topic, "group", g.group, "partition", p, "offset", w.offset,
 				"for", now.Sub(w.since).Round(time.Millisecond), "in_work", len(t.window)-t.head)
 		}
-		_, avoided := g.mu.avoid[p]
-		if avoided || t.leaving || g.mu.cut || now.Sub(w.since) < 2*limit || now.Sub(t.settledAt) < 2*limit {
+		if now.Before(g.mu.avoid[p]) || t.leaving || g.mu.cut || now.Sub(w.since) < 2*limit || now.Sub(t.settledAt) < 2*limit {
 			continue
 		}
-		g.mu.avoid[p] = now.Add(4 * limit)
+		g.mu.avoid[p] = now.Add(4*limit + 4*g.c.cfg.Session) // long enough to join with it
 		wakeUp(g.rejoin)
 		g.c.log.Warn("nothing is settled: another member should have the partition", "topic", g.topic, "group", g.group, "partition", p,
 			"offset", w.offset, "for", now.Sub(t.settledAt).Round(time.Millisecond))

@@ -124,7 +124,7 @@ func (w *txnWrite) fill(l *txnLane, s *txnSession) {
 		n++
 	}
 	l.n = n
-	l.raw = appendBatch(nil, n, func(i int) *sealed { return &w.bodies[left[i]] }, producerID{id: s.id, epoch: s.epoch, seq: s.seqs[l.laneKey]}, true)
+	l.raw = appendBatch(make([]byte, 0, min(size, w.limit+recordRoom)), n, func(i int) *sealed { return &w.bodies[left[i]] }, producerID{id: s.id, epoch: s.epoch, seq: s.seqs[l.laneKey]}, true)
 }
 
 func (w *txnWrite) sendTo(ctx context.Context, c *Client, transaction string, s *txnSession, leader int32, ls []*txnLane) error {
