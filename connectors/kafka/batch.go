@@ -275,6 +275,11 @@ func inflate(c compress.Compression, b []byte) ([]byte, error) {
 	if codec == nil {
 		return nil, fmt.Errorf("compression %d is not known", c)
 	}
+	if c == compress.Snappy {
+		if err := checkSnappy(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", c, err)
+		}
+	}
 	z := codec.NewReader(bytes.NewReader(b))
 	defer z.Close()
 	var out bytes.Buffer
@@ -289,8 +294,68 @@ func inflate(c compress.Compression, b []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+var xerialMagic = []byte("\x82SNAPPY\x00")
+
+// checkSnappy checks what Snappy data says of sizes, in one block or in xerial's frames of many: the codec allocates up to
+// 4 GiB by each before it reads on.
+func checkSnappy(b []byte) error {
+	left := uint64(maxInflated)
+	block := func(b []byte) error {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > left || n > 64*uint64(len(b)) { // no three bytes become more than 64
+			return fmt.Errorf("%d bytes that claim to be %d compressed", len(b), n)
+		}
+		left -= n
+		return nil
+	}
+	const head = 16 // magic and two versions
+	if len(b) < head || !bytes.HasPrefix(b, xerialMagic) {
+		if len(b) == 0 {
+			return nil
+		}
+		return block(b)
+	}
+	for b = b[head:]; len(b) > 0; {
+		if len(b) < 4 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-4) {
+			return errCut
+		}
+		n := 4 + int(binary.BigEndian.Uint32(b))
+		if err := block(b[4:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// checkOld decompresses a message of a set for its size alone: the reader of sets does not bound it.
+func checkOld(b []byte) error {
+	r := reader{b: b[atMagic:]}
+	magic, attr := r.take(1), r.take(1)
+	if r.bad {
+		return errCut
+	}
+	codec := compress.Compression(attr[0] & attrCompression)
+	if codec == compress.None {
+		return nil
+	}
+	if magic[0] == 1 {
+		r.take(8) // time
+	}
+	r.sized() // key
+	value := r.sized()
+	if r.bad || len(r.b) > 0 {
+		return errCut
+	}
+	_, err := inflate(codec, value)
+	return err
+}
+
 // readOld reads a message set as brokers before Kafka 0.11 wrote them, and returns the offset after it.
 func (s *stored) readOld(dst []fetched, from int64) ([]fetched, int64, error) {
+	if err := checkOld(s.old); err != nil {
+		return dst, 0, fmt.Errorf("message set at offset %d: %w", s.base, err)
+	}
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(s.old)), uint32(len(s.old)))
 	var rs protocol.RecordSet
 	if _, err := rs.ReadFrom(bytes.NewBuffer(append(b, s.old...))); err != nil {
@@ -354,6 +419,15 @@ func (r *reader) bytes() []byte {
 		return nil
 	}
 	return r.take(n)
+}
+
+// sized is bytes as message sets have them, nil for null.
+func (r *reader) sized() []byte {
+	n := r.take(4)
+	if r.bad || binary.BigEndian.Uint32(n) == math.MaxUint32 {
+		return nil
+	}
+	return r.take(int64(binary.BigEndian.Uint32(n)))
 }
 
 func (r *reader) headers() []kafka.Header {

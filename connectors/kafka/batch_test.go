@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -95,7 +97,7 @@ func TestBatch(t *testing.T) {
 
 // TestOldMessages: what brokers before Kafka 0.11 stored is read.
 func TestOldMessages(t *testing.T) {
-	for _, c := range []compress.Compression{compress.None, compress.Gzip} {
+	for _, c := range []compress.Compression{compress.None, compress.Gzip, compress.Snappy, compress.Lz4} {
 		var in []protocol.Record
 		for i := range 20 {
 			in = append(in, protocol.Record{Offset: int64(i), Time: time.UnixMilli(int64(1000 + i)), Key: protocol.NewBytes([]byte{1}), Value: protocol.NewBytes([]byte{byte(i)})})
@@ -110,6 +112,41 @@ func TestOldMessages(t *testing.T) {
 		if len(got) != 15 || got[0].offset != 5 || got[14].value[0] != 19 || f.pos != 20 || !got[0].time.Equal(time.UnixMilli(1005)) {
 			t.Fatalf("%s: %d records, position %d, %+v", c, len(got), f.pos, got)
 		}
+	}
+}
+
+// TestSnappyClaims: what Snappy data says of its sizes asks for no memory.
+func TestSnappyClaims(t *testing.T) {
+	const frames = "\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"
+	old := func(value string) []byte { // a message of version 1 as it lies in a set
+		b := append(make([]byte, 4), 1, byte(compress.Snappy))
+		b = append(b, make([]byte, 8)...)
+		b = append(b, "\xff\xff\xff\xff"...)
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(value))), value...)
+		binary.BigEndian.PutUint32(b, crc32.ChecksumIEEE(b[4:]))
+		return append(binary.BigEndian.AppendUint32(make([]byte, 8), uint32(len(b))), b...)
+	}
+	for name, data := range map[string]string{
+		"a block of 4 GB":       "\xff\xff\xff\xff\x0fx",
+		"a frame of 4 GB":       frames + "\xff\x00\x00\x00x",
+		"a block in a frame":    frames + "\x00\x00\x00\x06\xff\xff\xff\xff\x0fx",
+		"a frame without block": frames + "\x00\x00\x00\x00",
+		"a frame cut short":     frames + "\x00\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			s := stored{count: 3, last: 1 << 40, codec: compress.Snappy, data: []byte(data)}
+			_, err := s.records(nil, 0, nil)
+			_, oldErr := (&fetcher{}).read(&fetchAnswer{records: old(data)})
+			runtime.ReadMemStats(&after)
+			if err == nil || oldErr == nil {
+				t.Errorf("taken: %v, %v", err, oldErr)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+				t.Errorf("%d bytes allocated", n)
+			}
+		})
 	}
 }
 
@@ -198,6 +235,8 @@ func FuzzRecords(f *testing.F) {
 		w.Close()
 		f.Add(out.Bytes(), 3, byte(c))
 	}
+	f.Add([]byte("\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01\xff\x00\x00\x00x"), 3, byte(compress.Snappy)) // a block of 4 GB
+	f.Add([]byte("\xff\xff\xff\xff\x0fx"), 3, byte(compress.Snappy))                                           // 4 GB out of a byte
 	f.Fuzz(func(t *testing.T, data []byte, count int, codec byte) {
 		s := stored{count: max(count, 0), last: 1 << 40, codec: compress.Compression(codec & 7), data: data}
 		rs, err := s.records(nil, 0, map[string]string{})
