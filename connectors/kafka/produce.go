@@ -88,6 +88,7 @@ type batch struct {
 	raw     []byte
 	tries   int
 	unsure  bool // some try may have stored it
+	began   time.Time
 }
 
 func (p *producer) init(c *Client) {
@@ -341,6 +342,7 @@ func (p *producer) send(leader int32, ls []*lane) {
 			failed = append(failed, failure{l, lerr})
 			continue
 		}
+		p.c.cfg.Metrics.produced(time.Since(l.batch.began))
 		l.stored(answers[i].offset)
 		p.list(l)
 	}
@@ -354,6 +356,9 @@ func (p *producer) send(leader int32, ls []*lane) {
 func (b *batch) encode() {
 	if b.raw != nil {
 		return
+	}
+	if b.began.IsZero() {
+		b.began = time.Now()
 	}
 	n := batchOverhead
 	for i := range b.entries {
