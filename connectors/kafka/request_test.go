@@ -404,6 +404,71 @@ func TestMembersComeAndGo(t *testing.T) {
 	}
 }
 
+// TestHandover: while the group rebalances, a request is committed before it is delivered; one that could not be is
+// delivered if its partition stays, and left to its next owner if not.
+func TestHandover(t *testing.T) {
+	ctx := within(t)
+	c := open(t)
+	src, err := c.Serve(ctx, "p", primary)
+	must(t, err)
+	m := src.(*scoreSource).member
+	m.mu.Lock()
+	gen := m.mu.gen
+	m.mu.Unlock()
+	ask := func(p int32, value string) {
+		t.Helper()
+		_, err := c.produce(ctx, []record{{topic: c.name("leat.score.p"), partition: p, value: []byte(value)}})
+		must(t, err)
+	}
+	received := func() string {
+		t.Helper()
+		ds, err := src.Receive(ctx, 10)
+		must(t, err)
+		out := ""
+		for _, d := range ds {
+			out += string(d.Payload) + " "
+		}
+		return out
+	}
+	m.leaving()
+	ask(3, "committed")
+	if got := received(); got != "committed " {
+		t.Fatal(got)
+	}
+	at, err := m.coord.places(ctx, c.name("leat.score.p"), []int32{3})
+	if err != nil || at[3].offset != 1 {
+		t.Fatalf("delivered before it was committed: %+v, %v", at, err)
+	}
+	// All have joined: the brokers refuse commits of the old generation.
+	m.mu.Lock()
+	m.mu.gen.id = gen.id + 5
+	m.mu.Unlock()
+	ask(3, "stays")
+	ask(4, "goes")
+	until(t, ctx, "both are fetched", truth(func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.mu.held[3].pending) == 1 && len(m.mu.held[4].pending) == 1
+	}))
+	m.mu.Lock()
+	gone := m.mu.held[4]
+	m.mu.Unlock()
+	_, come := m.begin(&kafka.Generation{ID: gen.id + 6, MemberID: gen.member, Assignments: map[string][]kafka.PartitionAssignment{
+		c.name("leat.score.p"): {{ID: 3, Offset: 1}, {ID: 5, Offset: 0}},
+	}})
+	if got := received(); got != "stays " || len(come) != 0 || !gone.over {
+		t.Fatalf("received %q, %d partitions have come, that which goes is over: %v", got, len(come), gone.over)
+	}
+	// A generation came between: somebody else may have received what was held.
+	_, come = m.begin(&kafka.Generation{ID: gen.id + 8, MemberID: gen.member, Assignments: map[string][]kafka.PartitionAssignment{
+		c.name("leat.score.p"): {{ID: 3, Offset: 1}},
+	}})
+	if len(come) != 1 || come[0].ID != 3 {
+		t.Fatalf("%v have come", come)
+	}
+	must(t, src.Close(ctx))
+}
+
 // TestTopicsDeleted: the topics of requests and answers are made again when somebody deletes them.
 func TestTopicsDeleted(t *testing.T) {
 	ctx := within(t)

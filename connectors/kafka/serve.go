@@ -20,8 +20,9 @@ const clockSkew = 5 * time.Second
 // made if it is missing. It returns when the member has its share: whoever asks from then on finds somebody. A group
 // that never was begins with what is asked from now on.
 //
-// Requests are consumed at most once: their offset is committed as they are received, so that one which kills its
-// receiver is nobody else's. A caller whose request is lost to a crash waits until its deadline. A request whose
+// Requests are consumed at most once: they are committed within 10 ms of being received, whatever becomes of them, and
+// only a member that is killed within that time leaves some to be received again. A caller whose request is lost to a
+// crash waits until its deadline. A request whose
 // deadline has passed is answered Expired and not delivered. Requests wait in a queue of at most Config.Queue; what comes
 // beyond it is answered Overloaded at once.
 func (c *Client) Serve(ctx context.Context, pipeline, group string) (connectors.Source, error) {

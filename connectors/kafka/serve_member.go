@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -191,13 +192,23 @@ func (m *scoreMember) cutOff() (member string) {
 	return m.mu.gen.member
 }
 
-// commits commits what was received, again and again: what comes while one commit is on its way goes into the next.
+// receivedPause is how long a commit waits for others to join it. Each takes a tenth of what a lone request takes, on the
+// same processors. What a member has received so shortly before it is killed, another one receives again.
+const receivedPause = 10 * time.Millisecond
+
+// commits commits what was received, again and again: at once what waits for it, and else with what comes meanwhile.
 func (m *scoreMember) commits() {
 	for {
 		select {
 		case <-m.s.ctx.Done():
 			return
 		case <-m.work:
+		}
+		m.mu.Lock()
+		joining := m.mu.joining
+		m.mu.Unlock()
+		if !joining && sleep(m.s.ctx, receivedPause) != nil {
+			return // the last commit is finish's
 		}
 		if err := m.commit(); err != nil && m.s.ctx.Err() == nil {
 			m.s.c.log.Debug("commit", "group", m.s.group, "error", err) // a rebalance, most of all
