@@ -15,6 +15,7 @@ type Metrics struct {
 	transactions *prometheus.CounterVec // topic, group, outcome
 	retries      *prometheus.CounterVec // topic, group
 	dead         *prometheus.CounterVec // topic, group
+	requests     *prometheus.CounterVec // event
 	produce      prometheus.Histogram
 	fetch        prometheus.Histogram
 	groups       *groupCollector
@@ -43,11 +44,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		transactions: count("leat_kafka_transactions_total", "Transactions by outcome: committed, aborted, or fenced because another process owns the partition.", "topic", "group", "outcome"),
 		retries:      count("leat_kafka_retries_total", "Records that were asked for again.", "topic", "group"),
 		dead:         count("leat_kafka_dead_letters_total", "Records that were put aside with their cause.", "topic", "group"),
+		requests:     count("leat_kafka_requests_total", "What became of requests over Kafka that no answer tells: late answers, and requests that were expired on receipt, overloaded, refused at a close, unanswerable, or whose refusal was lost.", "event"),
 		produce:      seconds("leat_kafka_produce_seconds", "From a produce request to its acknowledgement by all in-sync replicas, tries included."),
 		fetch:        seconds("leat_kafka_fetch_seconds", "One fetch while records were waiting."),
 		groups:       newGroupCollector(),
 	}
-	r.MustRegister(m.rebalances, m.transactions, m.retries, m.dead, m.produce, m.fetch, m.groups)
+	r.MustRegister(m.rebalances, m.transactions, m.retries, m.dead, m.requests, m.produce, m.fetch, m.groups)
 	return m
 }
 
@@ -87,6 +89,13 @@ func (m *Metrics) retried(topic, group string) {
 func (m *Metrics) buried(topic, group string) {
 	if m != nil {
 		m.dead.WithLabelValues(topic, group).Inc()
+	}
+}
+
+// requested notes n requests or answers that came to an end that no answer tells.
+func (m *Metrics) requested(event string, n int) {
+	if m != nil {
+		m.requests.WithLabelValues(event).Add(float64(n))
 	}
 }
 

@@ -42,7 +42,31 @@ type requests struct {
 		boxes   map[string]*outbox // of pipelines that were served once
 		sources map[*scoreSource]struct{}
 	}
-	counts struct{ late, expired, overloaded, refused, unanswerable, lost atomic.Uint64 }
+	counts [requestEvents]atomic.Uint64
+}
+
+// requestEvent is an end of a request or an answer that no caller sees.
+type requestEvent int
+
+const (
+	eventLate requestEvent = iota
+	eventExpired
+	eventOverloaded
+	eventRefused
+	eventUnanswerable
+	eventLost
+	requestEvents
+)
+
+// String is the event's name as a metric has it.
+func (e requestEvent) String() string {
+	return [...]string{"late", "expired", "overloaded", "refused", "unanswerable", "lost"}[e]
+}
+
+// count notes n events.
+func (q *requests) count(e requestEvent, n int) {
+	q.counts[e].Add(uint64(n))
+	q.c.cfg.Metrics.requested(e.String(), n)
 }
 
 // RequestCounts are the events of request and reply that no caller sees, since the start of the client.
@@ -52,15 +76,15 @@ type RequestCounts struct {
 	Overloaded   uint64 // requests refused because the queue was full
 	Refused      uint64 // requests refused because the source was closed
 	Unanswerable uint64 // answers whose caller named no place that can be written to
-	Lost         uint64 // refusals that were not written, since too many waited to be
+	Lost         uint64 // answers that were not written, since too many waited to be or brokers did not take them
 }
 
 // RequestCounts returns the counts so far.
 func (c *Client) RequestCounts() RequestCounts {
-	n := &c.requests.counts
+	n := func(e requestEvent) uint64 { return c.requests.counts[e].Load() }
 	return RequestCounts{
-		Late: n.late.Load(), Expired: n.expired.Load(), Overloaded: n.overloaded.Load(), Refused: n.refused.Load(),
-		Unanswerable: n.unanswerable.Load(), Lost: n.lost.Load(),
+		Late: n(eventLate), Expired: n(eventExpired), Overloaded: n(eventOverloaded), Refused: n(eventRefused),
+		Unanswerable: n(eventUnanswerable), Lost: n(eventLost),
 	}
 }
 

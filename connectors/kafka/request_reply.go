@@ -93,7 +93,7 @@ func (q *requests) deliver(rs []fetched) {
 		}
 		w := q.take(id)
 		if w == nil {
-			q.counts.late.Add(1)
+			q.count(eventLate, 1)
 			continue
 		}
 		m := &schemas.Message{Payload: rs[i].value}

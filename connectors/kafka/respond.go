@@ -76,7 +76,7 @@ const respondAside = 64
 
 // aside writes answers beside the others, or drops them if too many are under way.
 func (q *requests) aside(recs []record) {
-	drop := func() { q.counts.lost.Add(uint64(len(recs))) }
+	drop := func() { q.count(eventLost, len(recs)) }
 	select {
 	case q.asides <- struct{}{}:
 	default:
@@ -112,7 +112,7 @@ func (q *requests) write(ctx context.Context, recs []record) error {
 		case err == nil:
 			fit = append(fit, *r)
 		case k == schemas.NotFound || k == schemas.Invalid:
-			q.counts.unanswerable.Add(1)
+			q.count(eventUnanswerable, 1)
 			q.c.log.Debug("an answer has nowhere to go", "error", err)
 		default:
 			return err

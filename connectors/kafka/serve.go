@@ -115,11 +115,11 @@ func (s *scoreSource) take(rs []fetched) {
 			case s.ch <- d:
 				continue
 			default:
-				s.c.requests.counts.overloaded.Add(1)
+				s.c.requests.count(eventOverloaded, 1)
 				err = schemas.Errorf(schemas.Overloaded, "kafka.Serve", "pipeline %s: %d requests wait already, try again", s.pipeline, s.c.cfg.Queue)
 			}
 		} else {
-			s.c.requests.counts.expired.Add(1)
+			s.c.requests.count(eventExpired, 1)
 		}
 		if d.ReplyTo != "" {
 			h, body := schemas.ErrorAnswer(err, d.Header.Get(schemas.HeaderRequestID))
@@ -132,7 +132,7 @@ func (s *scoreSource) take(rs []fetched) {
 	select {
 	case s.refusals <- refused:
 	default: // brokers do not take them; their callers find out by their deadlines
-		s.c.requests.counts.lost.Add(uint64(len(refused)))
+		s.c.requests.count(eventLost, len(refused))
 	}
 }
 
@@ -160,7 +160,7 @@ func (s *scoreSource) answer(rs []connectors.Response) {
 	ctx, cancel := context.WithTimeout(s.c.closing, s.c.cfg.CallTimeout)
 	defer cancel()
 	if err := s.c.Respond(ctx, rs); err != nil {
-		s.c.requests.counts.lost.Add(uint64(len(rs)))
+		s.c.requests.count(eventLost, len(rs))
 		s.c.log.Warn("cannot refuse requests", "pipeline", s.pipeline, "requests", len(rs), "error", err)
 	}
 }
@@ -195,7 +195,7 @@ func (s *scoreSource) replyTo(h schemas.Header) string {
 		n, err = strconv.ParseInt(p, 10, 32)
 	}
 	if !ok || rest != "" && rest[0] != '.' || !legalName(r.topic) || err != nil || n < 0 {
-		s.c.requests.counts.unanswerable.Add(1)
+		s.c.requests.count(eventUnanswerable, 1)
 		s.c.log.Debug("a request wants its answer where none is written", "pipeline", s.pipeline, "topic", r.topic)
 		return ""
 	}
@@ -249,7 +249,7 @@ func (s *scoreSource) Close(ctx context.Context) error {
 			case d := <-s.ch:
 				e := schemas.Errorf(schemas.Unavailable, "kafka.Serve", "pipeline %s is shutting down here, try again", s.pipeline)
 				h, body := schemas.ErrorAnswer(e, d.Header.Get(schemas.HeaderRequestID))
-				if s.c.requests.counts.refused.Add(1); d.ReplyTo != "" {
+				if s.c.requests.count(eventRefused, 1); d.ReplyTo != "" {
 					rs = append(rs, connectors.Response{To: d.ReplyTo, Header: h, Payload: body})
 				}
 				continue
