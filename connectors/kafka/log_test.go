@@ -314,7 +314,8 @@ func TestLogTransactions(t *testing.T) {
 	})
 	got := ""
 	must(t, l.Read(ctx, 0, nil, false, func(e *schemas.Entry) bool { got += fmt.Sprint(e.Sequence, string(e.Payload), " "); return true }))
-	if got != "1 a 2 b 6 c " && got != "1a 2b 6c " {
+	// The end of a transaction is answered before its marker is written, so c may lie before the marker of the first abort.
+	if got != "1a 2b 6c " && got != "1a 2b 5c " {
 		t.Fatal(got)
 	}
 	if e, err := l.Last(ctx, "p"); err != nil || string(e.Payload) != "c" {
