@@ -203,21 +203,23 @@ func FuzzFetchAnswer(f *testing.F) {
 		}
 		w.int32(int32(len(batch)))
 		w.b = append(w.b, batch...)
-		a, err := parseFetch(w.b, v)
-		if err != nil || len(a.aborted) != 1 || len(a.records) != len(batch) {
-			f.Fatalf("%v: %+v", err, a)
+		as, err := parseFetch(w.b, v)
+		if err != nil || len(*as) != 1 || len((*as)[0].aborted) != 1 || len((*as)[0].records) != len(batch) {
+			f.Fatalf("%v: %+v", err, as)
 		}
 		f.Add(w.b, v, int64(0))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, version int16, from int64) {
-		a, err := parseFetch(b, version)
+		as, err := parseFetch(b, version)
 		if err != nil {
 			return
 		}
-		f := &fetcher{pos: max(from, 0), names: map[string]string{}}
-		start := f.pos
-		if _, err := f.read(a); err == nil && f.pos < start {
-			t.Fatalf("from %d back to %d", start, f.pos)
+		for i := range *as {
+			f := &fetcher{pos: max(from, 0), names: map[string]string{}}
+			start := f.pos
+			if _, err := f.read(&(*as)[i]); err == nil && f.pos < start {
+				t.Fatalf("from %d back to %d", start, f.pos)
+			}
 		}
 	})
 }

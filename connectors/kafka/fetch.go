@@ -246,109 +246,6 @@ func (a *aborted) drops(s *stored) bool {
 	return s.transactional && a.now[s.producer]
 }
 
-// fetchAnswer is what a broker says about one partition.
-type fetchAnswer struct {
-	stable, logStart int64
-	aborted          []abortedTxn
-	records          []byte
-}
-
-// ApiKey implements protocol.Message.
-func (*fetchAnswer) ApiKey() protocol.ApiKey { return protocol.Fetch }
-
-// maxAnswer bounds an answer, so that nonsense on the wire does not take all memory.
-const maxAnswer = 1 << 30
-
-// fetch asks a broker for one partition from an offset on, committed transactions only.
-func (c *Client) fetch(ctx context.Context, broker int32, wait time.Duration, topic string, partition int32, from int64, maxBytes int) (*fetchAnswer, error) {
-	q := &call{key: protocol.Fetch, broker: broker, exchange: func(rw io.ReadWriter, version int16) (protocol.Message, error) {
-		if version < 4 {
-			return nil, fmt.Errorf("the broker is older than Kafka 0.11: %w", kafka.UnsupportedVersion)
-		}
-		if _, err := rw.Write(c.fetchRequest(version, wait, topic, partition, from, maxBytes)); err != nil {
-			return nil, err
-		}
-		b, err := readAnswer(rw)
-		if err != nil {
-			return nil, err
-		}
-		return parseFetch(b, version)
-	}}
-	m, err := c.trip(ctx, wait+c.cfg.CallTimeout, q)
-	if err != nil {
-		return nil, err
-	}
-	return m.(*fetchAnswer), nil
-}
-
-func (c *Client) fetchRequest(version int16, wait time.Duration, topic string, partition int32, from int64, maxBytes int) []byte {
-	w := newRequest(protocol.Fetch, version, c.cfg.ClientID)
-	w.int32(-1) // no replica
-	w.int32(int32(wait.Milliseconds()))
-	w.int32(1) // bytes that end the wait
-	w.int32(int32(maxBytes))
-	w.int8(int8(kafka.ReadCommitted))
-	if version >= 7 { // no fetch session
-		w.int32(0)
-		w.int32(-1)
-	}
-	w.int32(1)
-	w.string(topic)
-	w.int32(1)
-	w.int32(partition)
-	if version >= 9 {
-		w.int32(-1) // leader epoch: not checked
-	}
-	w.int64(from)
-	if version >= 5 {
-		w.int64(-1)
-	}
-	w.int32(int32(maxBytes))
-	if version >= 7 {
-		w.int32(0)
-	}
-	if version >= 11 {
-		w.string("")
-	}
-	return w.done()
-}
-
-func parseFetch(b []byte, version int16) (*fetchAnswer, error) {
-	r := answerReader{b: b}
-	r.int32() // throttle
-	if version >= 7 {
-		if err := codeError(r.int16()); err != nil {
-			return nil, err
-		}
-		r.int32()
-	}
-	if n := r.int32(); n != 1 && !r.bad {
-		return nil, fmt.Errorf("fetch answered about %d topics", n)
-	}
-	r.string()
-	if n := r.int32(); n != 1 && !r.bad {
-		return nil, fmt.Errorf("fetch answered about %d partitions", n)
-	}
-	r.int32()
-	code := r.int16()
-	r.int64() // high watermark
-	a := &fetchAnswer{stable: r.int64(), logStart: -1}
-	if version >= 5 {
-		a.logStart = r.int64()
-	}
-	for n := r.count(16); n > 0; n-- {
-		a.aborted = append(a.aborted, abortedTxn{producer: r.int64(), first: r.int64()})
-	}
-	if version >= 11 {
-		r.int32() // preferred replica: none without a rack
-	}
-	a.records = r.bytes()
-	if r.bad {
-		return nil, fmt.Errorf("fetch: %w", errCut)
-	}
-	return a, codeError(code)
-}
-
 // offsets returns the offset of the first record of each partition that was stored at or after a time, and the end
 // where there is none. The zero time means the first record there is. topic is the user's name.
 func (c *Client) offsets(ctx context.Context, op, topic string, at time.Time) ([]int64, error) {
@@ -497,6 +394,9 @@ func (w *requestWriter) done() []byte {
 	binary.BigEndian.PutUint32(w.b, uint32(len(w.b)-4))
 	return w.b
 }
+
+// maxAnswer bounds an answer, so that nonsense on the wire does not take all memory.
+const maxAnswer = 1 << 30
 
 // readAnswer reads a whole answer, after its correlation id.
 func readAnswer(r io.Reader) ([]byte, error) {

@@ -453,3 +453,26 @@ func TestExtent(t *testing.T) {
 		}
 	}
 }
+
+// FuzzDeleted: no answer of a broker does more than fail.
+func FuzzDeleted(f *testing.F) {
+	answer := func(code int16) []byte {
+		w := requestWriter{}
+		w.int32(0)
+		w.int32(1)
+		w.string("t")
+		w.int32(1)
+		w.int32(0)
+		w.int64(5)
+		w.int16(code)
+		return w.b
+	}
+	if err := parseDeleted(answer(0)); err != nil {
+		f.Fatal(err)
+	}
+	if err := parseDeleted(answer(29)); kindOf(err) != schemas.Denied {
+		f.Fatal(err)
+	}
+	f.Add(answer(0))
+	f.Fuzz(func(t *testing.T, b []byte) { parseDeleted(b) })
+}

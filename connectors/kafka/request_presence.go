@@ -144,18 +144,14 @@ func (p *presence) ask(ctx context.Context) (served bool, err error) {
 	return len(r.(*describegroups.Response).Groups[0].Members) > 0, nil
 }
 
-// joined says that a member in this process serves the pipeline now.
-func (p *presence) joined() {
+// here says that a member in this process has joined, or has left: then others may be there or not.
+func (p *presence) here(joined bool) {
 	p.mu.Lock()
-	p.mu.seen = time.Now()
-	p.mu.Unlock()
-}
-
-// left says that one has left: others may be there or not.
-func (p *presence) left() {
-	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.mu.seen = time.Time{}
-	p.mu.Unlock()
+	if joined {
+		p.mu.seen = time.Now()
+	}
 }
 
 // watch looks at the group for as long as callers wait for it, and ends the wait of those whose request nobody will

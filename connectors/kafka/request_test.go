@@ -516,3 +516,23 @@ func TestBrokerGone(t *testing.T) {
 	until(t, ctx, "answers come again", ask)
 	t.Logf("answers %v after the broker was up", time.Since(begin).Round(time.Millisecond))
 }
+
+// FuzzReplyTo: what a caller names as the place of its answer is taken as it is or not at all, and never for a mark.
+func FuzzReplyTo(f *testing.F) {
+	q := &requests{token: "0123456789abcdef", mark: "mark"}
+	f.Add("leat.replies", int32(7), "a/b", "mark/7/leat.replies/a/b")
+	f.Add("t", int32(0), "", "mark/0/t")
+	f.Fuzz(func(t *testing.T, topic string, partition int32, correlation, any string) {
+		if !legalName(topic) {
+			return
+		}
+		in := replyTo{topic: topic, partition: partition, correlation: correlation}
+		if out, ok := q.parseReply(q.formatReply(&in)); !ok || out != in {
+			t.Fatalf("%+v became %+v", in, out)
+		}
+		if out, ok := q.parseReply(any); ok && !strings.HasPrefix(any, "mark/") {
+			t.Fatalf("%q was read as %+v", any, out)
+		}
+		q.ours([]kafka.Header{{Key: headerCorrelation, Value: []byte(correlation)}})
+	})
+}

@@ -3,14 +3,11 @@ package kafka
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/leatstream/leat/schemas"
 )
@@ -108,20 +105,11 @@ func (m *scoreMember) poll(ctx context.Context, leader int32, hs []*holding) {
 // others' records were taken.
 func (m *scoreMember) fetch(ctx context.Context, leader int32, hs []*holding) error {
 	c := m.s.c
-	q := &call{key: protocol.Fetch, broker: leader, exchange: func(rw io.ReadWriter, version int16) (protocol.Message, error) {
-		if version < 4 {
-			return nil, fmt.Errorf("the broker is older than Kafka 0.11: %w", kafka.UnsupportedVersion)
-		}
-		if _, err := rw.Write(c.fetchManyRequest(version, longPoll, m.s.topic, hs)); err != nil {
-			return nil, err
-		}
-		b, err := readAnswer(rw)
-		if err != nil {
-			return nil, err
-		}
-		return parseFetchMany(b, version)
-	}}
-	r, err := c.trip(ctx, longPoll+c.cfg.CallTimeout, q)
+	from := make([]fetchFrom, len(hs))
+	for i, h := range hs {
+		from[i] = fetchFrom{h.f.partition, h.f.pos}
+	}
+	as, err := c.fetchMany(ctx, leader, longPoll, m.s.topic, from, c.cfg.FetchBytes)
 	if err != nil {
 		return err
 	}
@@ -129,8 +117,8 @@ func (m *scoreMember) fetch(ctx context.Context, leader int32, hs []*holding) er
 		return ctx.Err() // the next round has these fetchers
 	}
 	var first error
-	for i := range r.(*fetchAnswers).parts {
-		a := &r.(*fetchAnswers).parts[i]
+	for i := range as {
+		a := &as[i]
 		j := slices.IndexFunc(hs, func(h *holding) bool { return h.f.partition == a.partition })
 		if j < 0 {
 			continue
@@ -143,7 +131,7 @@ func (m *scoreMember) fetch(ctx context.Context, leader int32, hs []*holding) er
 }
 
 // take receives what came from one partition, unless it was given up meanwhile: then it is for its next owner.
-func (m *scoreMember) take(ctx context.Context, h *holding, a *fetchPart) error {
+func (m *scoreMember) take(ctx context.Context, h *holding, a *fetchAnswer) error {
 	if a.err != nil {
 		if !errors.Is(a.err, kafka.OffsetOutOfRange) {
 			return a.err
@@ -156,7 +144,7 @@ func (m *scoreMember) take(ctx context.Context, h *holding, a *fetchPart) error 
 		m.mu.Unlock()
 		return nil
 	}
-	rs, err := h.f.read(&a.fetchAnswer)
+	rs, err := h.f.read(a)
 	m.mu.Lock()
 	moved := h.f.pos != h.fetched
 	switch {
@@ -177,86 +165,4 @@ func (m *scoreMember) take(ctx context.Context, h *holding, a *fetchPart) error 
 		m.s.take(rs)
 	}
 	return err
-}
-
-// fetchAnswers is what a broker says about several partitions of one topic.
-type fetchAnswers struct{ parts []fetchPart }
-
-type fetchPart struct {
-	fetchAnswer
-	partition int32
-	err       error
-}
-
-// ApiKey implements protocol.Message.
-func (*fetchAnswers) ApiKey() protocol.ApiKey { return protocol.Fetch }
-
-// fetchManyRequest is fetchRequest for several partitions of a topic.
-func (c *Client) fetchManyRequest(version int16, wait time.Duration, topic string, hs []*holding) []byte {
-	w := newRequest(protocol.Fetch, version, c.cfg.ClientID)
-	w.int32(-1) // no replica
-	w.int32(int32(wait.Milliseconds()))
-	w.int32(1) // bytes that end the wait
-	w.int32(int32(c.cfg.FetchBytes))
-	w.int8(int8(kafka.ReadCommitted))
-	if version >= 7 { // no fetch session
-		w.int32(0)
-		w.int32(-1)
-	}
-	w.int32(1)
-	w.string(topic)
-	w.int32(int32(len(hs)))
-	for _, h := range hs {
-		w.int32(h.f.partition)
-		if version >= 9 {
-			w.int32(-1) // leader epoch: not checked
-		}
-		w.int64(h.f.pos)
-		if version >= 5 {
-			w.int64(-1)
-		}
-		w.int32(int32(c.cfg.FetchBytes))
-	}
-	if version >= 7 {
-		w.int32(0)
-	}
-	if version >= 11 {
-		w.string("")
-	}
-	return w.done()
-}
-
-func parseFetchMany(b []byte, version int16) (*fetchAnswers, error) {
-	r := answerReader{b: b}
-	r.int32() // throttle
-	if version >= 7 {
-		if err := codeError(r.int16()); err != nil {
-			return nil, err
-		}
-		r.int32()
-	}
-	out := &fetchAnswers{}
-	for range r.count(6) {
-		r.string() // the one topic
-		for range r.count(30) {
-			p := fetchPart{partition: r.int32(), err: codeError(r.int16())}
-			r.int64() // high watermark
-			p.stable, p.logStart = r.int64(), -1
-			if version >= 5 {
-				p.logStart = r.int64()
-			}
-			for n := r.count(16); n > 0; n-- {
-				p.aborted = append(p.aborted, abortedTxn{producer: r.int64(), first: r.int64()})
-			}
-			if version >= 11 {
-				r.int32() // preferred replica: none without a rack
-			}
-			p.records = r.bytes()
-			out.parts = append(out.parts, p)
-		}
-	}
-	if r.bad {
-		return nil, fmt.Errorf("fetch: %w", errCut)
-	}
-	return out, nil
 }

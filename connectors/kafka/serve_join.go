@@ -66,7 +66,7 @@ func (m *scoreMember) run() {
 		sleep(s.ctx, joinPause) // the end of the wait is what is waited for
 	}
 	in()
-	s.presence().left()
+	s.here(false)
 	close(s.drained) // nothing is received any more
 	wg.Wait()
 }
@@ -211,7 +211,9 @@ func (q *requests) close() {
 	wg.Wait()
 }
 
-// presence is what the requests of this client know about the pipeline's members.
-func (s *scoreSource) presence() *presence {
-	return &s.c.requests.keepBox(s.c.requests.box(s.pipeline)).presence
+// here tells the requests of this client that a member of the group that answers has joined or left.
+func (s *scoreSource) here(joined bool) {
+	if s.group == s.c.name(scoreGroup(s.pipeline, primary)) {
+		s.c.requests.keepBox(s.c.requests.box(s.pipeline)).presence.here(joined)
+	}
 }

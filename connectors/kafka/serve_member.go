@@ -128,7 +128,7 @@ func (m *scoreMember) hold(over context.Context, g generation, come []kafka.Part
 		}
 		return // join again
 	}
-	m.s.presence().joined()
+	m.s.here(true)
 	m.mu.Lock()
 	if !m.mu.shared {
 		m.mu.shared = true
