@@ -65,7 +65,7 @@ func (g *groupSource) commit(ctx context.Context, last bool) error {
 			continue
 		}
 		defer t.txn.unlock()
-		at[p] = place{offset: t.floor, high: t.high, exact: t.txn.used}
+		at[p] = place{offset: t.floor, high: t.high, exact: t.exact}
 		moved[t] = at[p]
 	}
 	if !g.mu.cut {
@@ -88,6 +88,7 @@ func (g *groupSource) commit(ctx context.Context, last bool) error {
 	defer g.mu.Unlock()
 	for t, to := range moved {
 		t.committed, t.hinted = to.offset, to.high
+		t.plain = t.plain && t.floor > to.offset
 	}
 	return nil
 }

@@ -272,6 +272,7 @@ func (t *tenure) begin(at place) {
 	}
 	t.g.mu.Lock()
 	t.located, t.committed, t.hinted, t.again = true, at.offset, at.high, at.high
+	t.exact = t.exact || at.exact
 	t.g.mu.Unlock()
 	from := at.offset
 	if from < 0 {

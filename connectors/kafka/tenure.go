@@ -26,8 +26,10 @@ type tenure struct {
 	// The source's lock guards the rest.
 	tracker
 	located   bool      // committed is known
+	exact     bool      // the group works in transactions
 	committed int64     // the group's place, as last committed or found; -1: none
 	hinted    int64     // the high mark that went with it
+	plain     bool      // something was settled outside a transaction since
 	behind    int64     // records that were stored and not fetched when last asked
 	settledAt time.Time // when a record was last settled, or the tenure began
 	stuck     bool      // reported by the watchdog
@@ -193,6 +195,7 @@ func (t *tenure) Accept(_ context.Context, ds []*connectors.Delivery) error {
 	for i, d := range ds {
 		u := d.Settler.(*tenure)
 		if (i == 0 || ds[i-1].Settler != d.Settler) && !u.over { // neighbours are mostly of one partition
+			u.plain = true
 			u.moved(u.advance())
 		}
 	}
@@ -245,6 +248,7 @@ func (t *tenure) Reject(ctx context.Context, d *connectors.Delivery, cause error
 	if err := t.settle(op, d); err != nil {
 		return err
 	}
+	t.plain = true
 	t.moved(t.advance())
 	return nil
 }
@@ -254,10 +258,11 @@ func (t *tenure) revoked(op string) error {
 	return schemas.Errorf(schemas.Unavailable, op, "topic %s, partition %d, term %d: %w", t.g.topic, t.p, t.term, connectors.ErrRevoked)
 }
 
-// dirty reports whether there is something to commit: a place that has moved or, at the end, a mark that has. The lock
-// is held.
+// dirty reports whether there is something to commit: a place that has moved or, at the end, a mark that has. Where the
+// group works in transactions these commit the place, markers after it included: nothing else is to be on its way that
+// a slow broker could put after one of them. The lock is held.
 func (t *tenure) dirty(last bool) bool {
-	if !t.located || t.over || t.floor < 0 {
+	if !t.located || t.over || t.floor < 0 || t.exact && !t.plain {
 		return false
 	}
 	return t.floor > t.committed || last && t.high > t.hinted && t.high > t.floor
