@@ -3,6 +3,7 @@
 #   make demo    the main job on real data, on an embedded NATS server    (RATE=2000 events a second)
 #                KAFKA=1: twice on a Kafka broker of its own: all on Kafka, exactly once; then topics there, lineage on NATS
 #   make test    all tests
+#   make test-kafka  faults of Kafka's brokers, on three of them too
 #   make check   formatting, vet, staticcheck, dependency direction, generated files; rewrites nothing
 #   make fuzz    every fuzz target, FUZZTIME each
 #   make bench   every figure beside its floor, measured in the same run; writes bin/bench.json
@@ -17,7 +18,7 @@ RATE        ?= 2000
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED := 1
 
-.PHONY: build setup java demo test check fuzz bench crash generate clean
+.PHONY: build setup java demo test test-kafka check fuzz bench crash generate clean
 
 build:
 	@mkdir -p bin
@@ -55,6 +56,10 @@ bench: setup
 
 crash: setup
 	$(GO) test -timeout 60m ./integration/crash -rounds 300 -v
+
+# Brokers and servers die under load, on one broker (which make test does too) and on three.
+test-kafka: setup java
+	$(GO) test -timeout 60m ./integration/kafka/faults -full -v
 
 generate: build
 	bin/leat pipelines schema > docs/pipeline.schema.json

@@ -112,7 +112,8 @@ type watch struct {
 
 func newWatch(ctx context.Context, brokers []string, topics ...string) (*watch, error) {
 	k, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topics...), kgo.MetadataMinAge(100*time.Millisecond),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(250*time.Millisecond), kgo.RequestTimeoutOverhead(impatience)) // recovery is timed by what comes here
 	if err != nil {
 		return nil, err
 	}

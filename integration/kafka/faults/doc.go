@@ -10,5 +10,6 @@
 // binary built with the tag leatfault, and the test requires that its rule is broken.
 //
 //	go test ./integration/kafka/faults              # one broker
+//	go test ./integration/kafka/faults -full -v     # three brokers too: make test-kafka
 //	go test ./integration/kafka/faults -seed 7
 package faults

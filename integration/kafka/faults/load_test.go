@@ -62,6 +62,10 @@ const (
 	pause = 8 * time.Millisecond
 )
 
+// impatience is how long our own clients wait for a broker before they look for another: times of recovery are to be the
+// product's, not theirs.
+const impatience = 2 * time.Second
+
 // producer writes events to one topic until its context ends. It never gives one up.
 type producer struct {
 	mu    sync.Mutex
@@ -79,7 +83,8 @@ func (p *producer) ids() []string {
 // run returns when everything is acknowledged, or over has ended.
 func (p *producer) run(over, until context.Context, brokers []string, topic string, samples [][]byte, seed uint64) {
 	k, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(0),
-		kgo.MetadataMinAge(100*time.Millisecond), kgo.UnknownTopicRetries(-1))
+		kgo.MetadataMinAge(100*time.Millisecond), kgo.UnknownTopicRetries(-1), kgo.MetadataMaxAge(time.Second), // partitions that are added are used soon
+		kgo.ProduceRequestTimeout(impatience), kgo.RequestTimeoutOverhead(impatience))
 	if err != nil {
 		p.err = err
 		return
@@ -111,6 +116,8 @@ func (p *producer) run(over, until context.Context, brokers []string, topic stri
 		}
 	}
 	if err := k.Flush(over); err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.err = err
 	}
 }
@@ -120,6 +127,7 @@ type callers struct {
 	mu      sync.Mutex
 	asked   int
 	replies []reply
+	latest  time.Time      // when the latest request was asked that was answered
 	first   chan struct{}  // closed by the next reply
 	refused map[string]int // by kind
 	v       *verdict       // of what callers themselves can see
@@ -158,6 +166,9 @@ func (c *callers) run(until context.Context, name string, seat *seat, samples []
 		switch {
 		case err == nil && kind == "":
 			c.replies = append(c.replies, reply{id, got})
+			if start.After(c.latest) {
+				c.latest = start
+			}
 			close(c.first)
 			c.first = make(chan struct{})
 		case l.over.Err() != nil:
@@ -178,11 +189,21 @@ func (c *callers) run(until context.Context, name string, seat *seat, samples []
 	}
 }
 
-// next returns what is closed by the next reply.
-func (c *callers) next() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.first
+// answered waits until a request was answered that was asked after a time.
+func (c *callers) answered(ctx context.Context, after time.Time) error {
+	for {
+		c.mu.Lock()
+		latest, next := c.latest, c.first
+		c.mu.Unlock()
+		if latest.After(after) {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // ask asks for one row; kind is that of an answer that is an error.
