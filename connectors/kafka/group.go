@@ -26,9 +26,9 @@ import (
 //
 // A worker that is stuck holds up its partition and nothing else: once kafka.in_flight records wait behind the stuck
 // one, no more is handed over or fetched. The watchdog (groupwatch.go) reports a delivery that is not settled for
-// kafka.watchdog; when nothing at all was settled there for twice that time, the member asks for another owner, which
-// goes on from the last commit. If there is no other member, it keeps the partition: to deliver the same records again
-// to the same worker would only add to what it cannot do.
+// kafka.watchdog, and a partition that cannot be read for that time. When nothing at all was settled there for twice
+// that time, the member asks for another owner, which goes on from the last commit. If there is no other member, it
+// keeps the partition: to deliver the same records again to the same worker would only add to what it cannot do.
 type groupSource struct {
 	c            *Client
 	topic, group string

@@ -291,3 +291,27 @@ func TestGroupClosed(t *testing.T) {
 		t.Errorf("a group of that name: %v", err)
 	}
 }
+
+// TestWatchdogUnread: a partition that cannot be read for the watchdog's time is stuck until it can.
+func TestWatchdogUnread(t *testing.T) {
+	g := &groupSource{c: &Client{cfg: Default(), log: testLog(t)}}
+	g.mu.owned = map[int32]*tenure{0: {g: g, tracker: newTracker(1)}}
+	one := g.mu.owned[0]
+	one.tracker.put(nil, 5)
+	stuck := func(after time.Duration) bool {
+		now := time.Now().Add(after)
+		g.watchdog(now)
+		return g.gauges(now)[0].stuck
+	}
+	one.reads(kafka.LeaderNotAvailable)
+	one.reads(kafka.NotLeaderForPartition) // does not begin anew
+	if stuck(g.c.cfg.Watchdog / 2) {
+		t.Error("stuck too early")
+	}
+	if !stuck(g.c.cfg.Watchdog) {
+		t.Error("not stuck")
+	}
+	if one.reads(nil); stuck(2 * g.c.cfg.Watchdog) {
+		t.Error("stuck although it can be read")
+	}
+}

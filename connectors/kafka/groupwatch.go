@@ -71,7 +71,12 @@ func (g *groupSource) watchdog(now time.Time) {
 	for p, t := range g.mu.owned {
 		w := t.oldest()
 		if w == nil || w.state != inHands || now.Sub(w.since) < limit {
-			t.stuck = false
+			unread := !t.unread.IsZero() && now.Sub(t.unread) >= limit
+			if unread && !t.stuck {
+				g.c.log.Warn("a partition cannot be read", "topic", g.topic, "group", g.group, "partition", p,
+					"for", now.Sub(t.unread).Round(time.Millisecond), "error", plainly(t.trouble))
+			}
+			t.stuck = unread
 			continue
 		}
 		if !t.stuck {

@@ -32,6 +32,8 @@ type tenure struct {
 	plain     bool      // something was settled outside a transaction since
 	behind    int64     // records that were stored and not fetched when last asked
 	settledAt time.Time // when a record was last settled, or the tenure began
+	unread    time.Time // since when it cannot be read, because of trouble; zero: it can
+	trouble   error
 	stuck     bool      // reported by the watchdog
 	leaving   bool      // hands nothing over any more
 	until     time.Time // leaving: when it ends, whatever is in work
@@ -54,7 +56,10 @@ func (t *tenure) run(ctx context.Context, from int64) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
+		if err == nil {
+			t.reads(f.trouble)
+		} else {
+			t.reads(err)
 			g.report("partition "+itoa(t.p), err)
 			if sleep(ctx, troublePause) != nil {
 				return
@@ -67,6 +72,17 @@ func (t *tenure) run(ctx context.Context, from int64) {
 		if f.position() >= 0 && !t.put(recs, f.position(), f.lag()) {
 			return
 		}
+	}
+}
+
+// reads notes whether the partition can be read.
+func (t *tenure) reads(trouble error) {
+	t.g.mu.Lock()
+	defer t.g.mu.Unlock()
+	if t.trouble = trouble; trouble == nil {
+		t.unread = time.Time{}
+	} else if t.unread.IsZero() {
+		t.unread = time.Now()
 	}
 }
 
@@ -161,7 +177,7 @@ func (t *tenure) take(now time.Time, ds []*connectors.Delivery, max int, slab *[
 // moved notes that records were settled, n of them without a gap. The lock is held.
 func (t *tenure) moved(n int) {
 	g := t.g
-	t.settledAt, t.stuck = time.Now(), false
+	t.settledAt = time.Now()
 	delete(g.mu.avoid, t.p)
 	g.mu.settled += n
 	switch {
