@@ -252,11 +252,11 @@ func (c *Client) offsets(ctx context.Context, op, topic string, at time.Time) ([
 	if at.IsZero() {
 		return c.listOffsets(ctx, op, c.name(topic), fromFirst)
 	}
-	out, err := c.listOffsets(ctx, op, c.name(topic), max(at.UnixMilli(), 0))
-	if err != nil || !slices.Contains(out, -1) {
-		return out, err
+	ends, err := c.endOffsets(ctx, op, topic) // first: what is stored while we look is not to be passed over
+	if err != nil {
+		return nil, err
 	}
-	ends, err := c.endOffsets(ctx, op, topic)
+	out, err := c.listOffsets(ctx, op, c.name(topic), max(at.UnixMilli(), 0))
 	for i := range out {
 		if out[i] < 0 && i < len(ends) {
 			out[i] = ends[i]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/leatstream/leat/pipeline"
 )
@@ -23,7 +24,7 @@ type Update struct {
 func (c *Control) Watch(ctx context.Context, fn func(Update) error) error {
 	pass, stop := context.WithCancel(ctx)
 	defer stop()
-	w := watcher{c: c, fn: fn, active: map[string]*pipeline.Revision{}, pending: map[string]bool{}}
+	w := watcher{c: c, fn: fn, active: map[string]*pipeline.Revision{}, held: map[string]*pipeline.Revision{}}
 	err := c.kv.Watch(pass, prefix, func(key string, value []byte, revision uint64, deleted bool) {
 		if w.err != nil {
 			return
@@ -38,37 +39,32 @@ func (c *Control) Watch(ctx context.Context, fn func(Update) error) error {
 	return err
 }
 
-// watcher follows the keys. Everything runs on the goroutine of one KV watch.
+// watcher follows the keys. Everything runs on the goroutine of one KV watch. The values come in the order in which they
+// were written, but one that was replaced before it was read never comes. A change writes control.change, its pipelines'
+// keys, and control.change again: so what the keys say is held until the next word of control.change, and is told with it.
 type watcher struct {
-	c       *Control
-	fn      func(Update) error
-	err     error
-	begun   bool
-	epoch   uint64
-	active  map[string]*pipeline.Revision
-	pending map[string]bool // keys of the change that is decided: told already, so what the keys still hold is old
-	first   *change         // a change that was pending when the watch began
+	c      *Control
+	fn     func(Update) error
+	err    error
+	begun  bool
+	epoch  uint64
+	active map[string]*pipeline.Revision
+	held   map[string]*pipeline.Revision // read and not told yet; nil: deleted
 }
 
 func (w *watcher) see(key string, value []byte, deleted bool) error {
 	switch {
 	case key == "":
 		return w.begin()
+	case deleted:
+		return nil
 	case key == changeKey:
-		return w.change(value, deleted)
-	case w.pending[key] || deleted:
-		return nil
+		return w.change(value)
 	}
-	s := state{aliases: map[string]*aliases{}, pipelines: map[string]*pipeline.Revision{}}
-	if err := s.set(key, value); err != nil {
+	if err := w.hold(key, value); err != nil {
 		w.c.out.Error("control: a key that cannot be read", "key", key, "error", err)
-		return nil
 	}
-	if len(key) <= len(pipelinePrefix) || key[:len(pipelinePrefix)] != pipelinePrefix {
-		return nil
-	}
-	name := key[len(pipelinePrefix):]
-	return w.tell(map[string]*pipeline.Revision{name: s.pipelines[name]})
+	return nil
 }
 
 // begin runs when all keys were seen once.
@@ -76,13 +72,10 @@ func (w *watcher) begin() error {
 	if w.begun {
 		return nil
 	}
-	w.begun = true
-	if w.first != nil {
-		if err := w.lay(w.first); err != nil {
-			return err
-		}
-		w.first = nil
+	if err := w.tell(); err != nil {
+		return err
 	}
+	w.begun = true
 	u := Update{Epoch: w.epoch, All: true}
 	for _, name := range slices.Sorted(maps.Keys(w.active)) {
 		u.Active = append(u.Active, *w.active[name])
@@ -90,75 +83,41 @@ func (w *watcher) begin() error {
 	return w.fn(u)
 }
 
-// change takes a new value of the change key: a decided change is told whole, from the key itself.
-func (w *watcher) change(value []byte, deleted bool) error {
-	if deleted {
-		return nil
-	}
+// change takes a new value of the change key: a decided change is told from the key itself, before its keys are written.
+func (w *watcher) change(value []byte) error {
 	ch, err := decodeChange(value)
 	if err != nil {
 		w.c.out.Error("control: a key that cannot be read", "key", changeKey, "error", err)
 		return nil
 	}
-	if w.first != nil { // finished before the watch had begun, and its keys were passed over
-		if err := w.lay(w.first); err != nil {
+	w.epoch = ch.Epoch
+	for _, wr := range ch.Writes {
+		if err := w.hold(wr.Key, wr.Value); err != nil {
 			return err
 		}
-		w.first = nil
 	}
-	w.epoch = ch.Epoch
-	clear(w.pending)
-	if !ch.Pending {
+	return w.tell()
+}
+
+// hold keeps what a key says, if it is that of a pipeline.
+func (w *watcher) hold(key string, value []byte) error {
+	name, ok := strings.CutPrefix(key, pipelinePrefix)
+	if !ok || name == "" {
 		return nil
 	}
-	for _, wr := range ch.Writes {
-		w.pending[wr.Key] = true
-	}
-	if !w.begun {
-		w.first = ch
-		return nil
-	}
-	changed, err := w.read(ch)
-	if err != nil {
+	s := state{aliases: map[string]*aliases{}, pipelines: map[string]*pipeline.Revision{}}
+	if err := s.set(key, value); err != nil {
 		return err
 	}
-	return w.tell(changed)
+	w.held[name] = s.pipelines[name]
+	return nil
 }
 
-// read returns the pipelines of a change; nil for those that it deletes.
-func (w *watcher) read(ch *change) (map[string]*pipeline.Revision, error) {
-	s := state{aliases: map[string]*aliases{}, pipelines: map[string]*pipeline.Revision{}}
-	changed := map[string]*pipeline.Revision{}
-	for _, wr := range ch.Writes {
-		if err := s.set(wr.Key, wr.Value); err != nil {
-			return nil, err
-		}
-		if len(wr.Key) > len(pipelinePrefix) && wr.Key[:len(pipelinePrefix)] == pipelinePrefix {
-			name := wr.Key[len(pipelinePrefix):]
-			changed[name] = s.pipelines[name]
-		}
-	}
-	return changed, nil
-}
-
-// lay puts a change over what is active without telling.
-func (w *watcher) lay(ch *change) error {
-	changed, err := w.read(ch)
-	for name, rev := range changed {
-		if rev == nil {
-			delete(w.active, name)
-		} else {
-			w.active[name] = rev
-		}
-	}
-	return err
-}
-
-// tell passes on what differs from what is known.
-func (w *watcher) tell(changed map[string]*pipeline.Revision) error {
+// tell passes on what is held and differs from what is known.
+func (w *watcher) tell() error {
 	u := Update{Epoch: w.epoch}
-	for _, name := range slices.Sorted(maps.Keys(changed)) {
-		rev, old := changed[name], w.active[name]
+	for _, name := range slices.Sorted(maps.Keys(w.held)) {
+		rev, old := w.held[name], w.active[name]
 		switch {
 		case rev == nil && old == nil, rev != nil && old != nil && rev.Revision == old.Revision:
 		case rev == nil:
@@ -169,6 +128,7 @@ func (w *watcher) tell(changed map[string]*pipeline.Revision) error {
 			u.Active = append(u.Active, *rev)
 		}
 	}
+	clear(w.held)
 	if !w.begun || len(u.Active)+len(u.Deleted) == 0 {
 		return nil
 	}
