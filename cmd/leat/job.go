@@ -41,14 +41,21 @@ func jobRun(e *env) *cobra.Command {
 		Long: `Start a job and wait for its end. Files (.parquet, .csv, .ndjson, .arrow) are opened
 by the server. What is read:
 
-  FILE                            its rows; columns are matched by name
-  topic:NAME[@sequence|@time]     the events stored now, from there on: a replay
-  lineage:PIPELINE[@time]         the inputs that callers sent it, from then on
+  FILE                      its rows; columns are matched by name
+  topic:NAME                the events stored now: a replay
+    @SEQUENCE                 ... from there on, in every partition
+    @PARTITION:SEQUENCE,...   ... of these partitions alone, each from there on
+    @TIME                     ... stored from then on
+  lineage:PIPELINE[@TIME]   the inputs that callers sent it, from then on
+
+Sequences count from 1, as "leat topics read" shows them: on Kafka, one more than
+the offset.
 
 What is written: a file with the outputs, which appears when it is whole, or a
 topic. Ctrl-C leaves the job running.`,
 		Example: `  leat job run --pipeline flight-boost --from sample.parquet --to scored.parquet --carry flight_id,late
   leat job run --pipeline flight-boost --from topic:flights.departures@2026-05-01T00:00:00Z --to topic:flights.rescored
+  leat job run --pipeline flight-boost --from topic:kafka:departures@0:120,3:98 --to again.parquet
   leat job run --pipeline flight-boost --from lineage:flight-delay --to compare.parquet --detach`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -76,7 +83,7 @@ topic. Ctrl-C leaves the job running.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.Pipeline, "pipeline", "", "pipeline whose active revision scores")
-	f.StringVar(&r.From, "from", "", "FILE, topic:NAME[@sequence|@time] or lineage:PIPELINE[@time]")
+	f.StringVar(&r.From, "from", "", "FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]")
 	f.StringVar(&r.To, "to", "", "FILE or topic:NAME")
 	f.StringSliceVar(&r.Carry, "carry", nil, "columns of the source's file to write beside the outputs; all: all")
 	f.Float64Var(&r.Throttle, "throttle", 0, "rows per second at most (default: no bound)")

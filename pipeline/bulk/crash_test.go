@@ -118,7 +118,7 @@ func TestKilledTopicJobsPublishEachRowOnce(t *testing.T) {
 // publish stores events as native JSON under 16 keys.
 func (w *world) publish(p *process, topic string, partitions int, es []event) {
 	w.t.Helper()
-	if err := p.client.EnsureTopic(w.t.Context(), topic, partitions); err != nil {
+	if err := p.topics.EnsureTopic(w.t.Context(), topic, partitions); err != nil {
 		w.t.Fatal(err)
 	}
 	msgs := make([]schemas.Message, len(es))
@@ -129,7 +129,7 @@ func (w *world) publish(p *process, topic string, partitions int, es []event) {
 			Payload: fmt.Appendf(nil, `{"rows":[{"a":%v,"b":%v,"c":%v,"name":%q}]}`, e.A, e.B, e.C, e.Name),
 		}
 	}
-	if _, err := p.client.Publish(w.t.Context(), msgs); err != nil {
+	if _, err := p.topics.Publish(w.t.Context(), msgs); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -137,13 +137,13 @@ func (w *world) publish(p *process, topic string, partitions int, es []event) {
 // stored returns all messages of a topic, partition by partition.
 func (w *world) stored(p *process, topic string) []*connectors.Delivery {
 	w.t.Helper()
-	spans, err := p.client.Spans(w.t.Context(), topic, connectors.Start{})
+	spans, err := p.topics.Spans(w.t.Context(), topic, connectors.Start{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	var all []*connectors.Delivery
 	for _, sp := range spans {
-		src, err := p.client.Open(w.t.Context(), sp)
+		src, err := p.topics.Open(w.t.Context(), sp)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/connectors/files"
+	"github.com/leatstream/leat/connectors/kafka"
 	leatnats "github.com/leatstream/leat/connectors/nats"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
@@ -40,6 +41,7 @@ type world struct {
 	lost     func(uint64) bool // messages that the topics of later processes have lost
 	features int               // of the benchmark's model; 0: the arithmetic one
 	late     bool              // publishes come after the transport's duplicate window
+	kafka    *kafka.Config     // where topics live; nil: on NATS
 }
 
 // logBuffer keeps what was logged, for a test that fails.
@@ -90,6 +92,8 @@ type process struct {
 	*Service
 	w       *world
 	client  *leatnats.Client
+	topics  connectors.Transport // where topics live: client, or kafka
+	kafka   *kafka.Client        // nil: none
 	model   *arithmetic
 	reader  *lineage.StreamReader
 	stream  *lineage.Stream
@@ -175,13 +179,19 @@ func (w *world) start(cpu string) *process {
 	})
 	must(err)
 	w.seq++
-	var replayer connectors.Replayer = client
-	if w.lost != nil {
-		replayer = gappy{client, w.lost}
+	p.topics = client
+	if w.kafka != nil {
+		p.kafka, err = kafka.Dial(ctx, *w.kafka, w.log)
+		must(err)
+		p.topics = p.kafka
 	}
-	var publisher connectors.Publisher = client
+	var replayer connectors.Replayer = p.topics
+	if w.lost != nil {
+		replayer = gappy{p.topics, w.lost}
+	}
+	var publisher connectors.Publisher = p.topics
 	if w.late {
-		publisher = forgetful{client}
+		publisher = forgetful{p.topics}
 	}
 	p.Service, err = New(w.config, Deps{
 		Jobs: kv, Logs: client, Queues: client, Pipelines: hosted{host, p.model.revision()}, Lineage: p.stream, Records: p.reader,
@@ -189,7 +199,7 @@ func (w *world) start(cpu string) *process {
 			st, err := p.logs.Jobs.Stats(ctx)
 			return float64(st.Bytes) / float64(max(st.MaxBytes, 1)), err
 		},
-		Replayer: replayer, Topics: client, Publisher: publisher, Files: diskFiles{}, Codec: codec.For, Encoder: jsonrow.Rows(),
+		Replayer: replayer, Topics: p.topics, Publisher: publisher, Files: diskFiles{}, Codec: codec.For, Encoder: jsonrow.Rows(),
 		Log: w.log.With("process", w.seq),
 	})
 	must(err)
@@ -205,6 +215,9 @@ func (w *world) start(cpu string) *process {
 func (p *process) kill() {
 	p.once.Do(func() {
 		p.client.Close()
+		if p.kafka != nil {
+			p.kafka.Close()
+		}
 		p.cancel()
 		<-p.stopped
 	})
@@ -215,6 +228,9 @@ func (p *process) stop() {
 	p.once.Do(func() {
 		p.cancel()
 		<-p.stopped
+		if p.kafka != nil {
+			p.kafka.Close()
+		}
 		p.client.Close()
 	})
 }

@@ -28,7 +28,7 @@ type Job struct {
 	ID       string `json:"id"`
 	Pipeline string `json:"pipeline"`
 	Revision string `json:"revision"` // digest, pinned when the job was made
-	From     string `json:"from"`     // FILE, topic:NAME[@sequence|@time] or lineage:PIPELINE[@time]
+	From     string `json:"from"`     // FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]
 	To       string `json:"to"`       // FILE or topic:NAME
 
 	Status   Status    `json:"status"`

@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,13 +25,14 @@ type location struct {
 	kind  locationKind
 	name  string // path, topic reference or pipeline
 	start connectors.Start
+	parts map[int32]uint64 // of a topic: partitions to read, with the first sequence wanted of each; nil: all, from start on
 }
 
-// parseFrom reads FILE, topic:NAME[@sequence|@time] or lineage:PIPELINE[@time].
+// parseFrom reads FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time].
 func parseFrom(s string) (location, error) {
 	l, err := parseLocation("from", s)
-	if err == nil && l.kind == lineageLocation && l.start.Sequence > 0 {
-		return l, schemas.FieldErrorf(schemas.Invalid, "bulk.parseFrom", "from", "lineage:%s@%d: want a time such as 2026-05-01T00:00:00Z", l.name, l.start.Sequence)
+	if err == nil && l.kind == lineageLocation && (l.start.Sequence > 0 || l.parts != nil) {
+		return l, schemas.FieldErrorf(schemas.Invalid, "bulk.parseFrom", "from", "%.200q: after @ want a time such as 2026-05-01T00:00:00Z", s)
 	}
 	return l, err
 }
@@ -42,7 +44,7 @@ func parseTo(s string) (location, error) {
 	case err != nil:
 	case l.kind == lineageLocation:
 		err = schemas.FieldErrorf(schemas.Invalid, "bulk.parseTo", "to", "%q: want a file or topic:NAME; the lineage is written by every job", s)
-	case l.start != connectors.Start{}:
+	case l.start != connectors.Start{} || l.parts != nil:
 		err = schemas.FieldErrorf(schemas.Invalid, "bulk.parseTo", "to", "%q: a topic is written at its end: leave out what follows @", s)
 	}
 	return l, err
@@ -88,13 +90,44 @@ func parseLocation(field, s string) (location, error) {
 		l.start.Sequence = n
 		return l, nil
 	}
+	if p, _, ok := strings.Cut(at, ":"); ok && isNumber(p) { // a time has a date before its first colon
+		var err error
+		l.parts, err = parseParts(at)
+		if err != nil {
+			return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%.200q: %w", s, err)
+		}
+		return l, nil
+	}
 	t, err := time.Parse(time.RFC3339Nano, at)
 	if err != nil {
-		return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%.200q: after @ want a sequence or a time such as 2026-05-01T00:00:00Z", s)
+		return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%.200q: after @ want a sequence, partitions with a sequence each such as 0:120,1:98, or a time such as 2026-05-01T00:00:00Z", s)
 	}
 	if y := t.Year(); y < 1970 || y > 2261 { // what 64 bits of nanoseconds hold
 		return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%.200q: want a time of the years 1970 to 2261", s)
 	}
 	l.start.Time = t
 	return l, nil
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// parseParts reads partition:sequence,...
+func parseParts(at string) (map[int32]uint64, error) {
+	parts := map[int32]uint64{}
+	for one := range strings.SplitSeq(at, ",") {
+		part, seq, _ := strings.Cut(one, ":")
+		p, err := strconv.ParseUint(part, 10, 31)
+		n, nerr := strconv.ParseUint(seq, 10, 64)
+		if err != nil || nerr != nil {
+			return nil, fmt.Errorf("%.40q: want a partition and its first sequence, such as 0:120", one)
+		}
+		if n == 0 {
+			return nil, fmt.Errorf("%s: sequences count from 1", one)
+		}
+		if _, twice := parts[int32(p)]; twice {
+			return nil, fmt.Errorf("partition %d is named twice", p)
+		}
+		parts[int32(p)] = n
+	}
+	return parts, nil
 }

@@ -18,7 +18,7 @@ import (
 // that is set.
 type RunRequest struct {
 	Pipeline          string   `json:"pipeline" doc:"pipeline whose active revision is pinned"`
-	From              string   `json:"from" doc:"FILE, topic:NAME[@sequence|@time] or lineage:PIPELINE[@time]"`
+	From              string   `json:"from" doc:"FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]"`
 	To                string   `json:"to" doc:"FILE or topic:NAME"`
 	ChunkRows         int      `json:"chunk_rows,omitempty" doc:"rows of a chunk at most"`
 	Throttle          float64  `json:"throttle,omitempty" doc:"rows per second at most"`

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 
+	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -49,6 +50,9 @@ func (s *Service) endsOf(ctx context.Context, from location, in *schemas.Schema)
 	switch from.kind {
 	case topicLocation:
 		spans, err := s.deps.Replayer.Spans(ctx, from.name, from.start)
+		if err == nil {
+			spans, err = pick(spans, from)
+		}
 		if err != nil {
 			return Ends{}, err
 		}
@@ -64,6 +68,24 @@ func (s *Service) endsOf(ctx context.Context, from location, in *schemas.Schema)
 		return s.lineageEnds(ctx, from)
 	}
 	return s.fileEnds(ctx, from.name, in)
+}
+
+// pick leaves the partitions that a location names, each from its own sequence on; all, if it names none.
+func pick(spans []connectors.Span, from location) ([]connectors.Span, error) {
+	if from.parts == nil {
+		return spans, nil
+	}
+	var out []connectors.Span
+	for p, first := range from.parts {
+		i := slices.IndexFunc(spans, func(s connectors.Span) bool { return s.Partition == p })
+		if i < 0 {
+			return nil, schemas.FieldErrorf(schemas.Invalid, "bulk.pick", "from", "topic %s has no partition %d: it has %d, counted from 0", from.name, p, len(spans))
+		}
+		sp := spans[i]
+		sp.First = max(sp.First, first)
+		out = append(out, sp)
+	}
+	return out, nil
 }
 
 // total returns what Counters.Total is for the ends: rows or sequences, 0 if a file does not tell.

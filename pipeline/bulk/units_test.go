@@ -26,6 +26,8 @@ func TestLocations(t *testing.T) {
 		{"topic:flights.departures", "1 flights.departures 0 ", false},
 		{"topic:flights@42", "1 flights 42 ", false},
 		{"topic:flights@2026-05-01T00:00:00Z", "1 flights 0 2026-05-01T00:00:00Z", false},
+		{"topic:flights@0:120", "1 flights 0  map[0:120]", false},
+		{"topic:kafka:Flights_v2@12:1,0:18446744073709551615", "1 kafka:Flights_v2 0  map[0:18446744073709551615 12:1]", false},
 		{"lineage:fraud", "2 fraud 0 ", false},
 		{"lineage:fraud@2026-05-01T00:00:00.5+02:00", "2 fraud 0 2026-04-30T22:00:00.5Z", false},
 		{"topic:scores", "1 scores 0 ", true},
@@ -39,6 +41,18 @@ func TestLocations(t *testing.T) {
 		{"topic:flights@0", "count from 1", false},
 		{"topic:flights@-1", "after @", false},
 		{"topic:flights@yesterday", "after @", false},
+		{"topic:flights@0:1,", "such as 0:120", false},
+		{"topic:flights@0:1,1", "such as 0:120", false},
+		{"topic:flights@0:1,x:2", "such as 0:120", false},
+		{"topic:flights@0:-1", "such as 0:120", false},
+		{"topic:flights@0:1-7", "such as 0:120", false},
+		{"topic:flights@2147483648:1", "such as 0:120", false},
+		{"topic:flights@-1:1", "after @", false},
+		{"topic:flights@0:0", "count from 1", false},
+		{"topic:flights@3:1,3:2", "named twice", false},
+		{"topic:flights@0:120,2026-05-01T00:00:00Z", "such as 0:120", false},
+		{"lineage:fraud@0:7", "want a time", false},
+		{"topic:scores@0:1", "written at its end", true},
 		{"topic:flights@2999-01-01T00:00:00Z", "1970 to 2261", false},
 		{"lineage:fraud@7", "want a time", false},
 		{"lineage:a.b", "pipeline name", false},
@@ -61,7 +75,11 @@ func TestLocations(t *testing.T) {
 		if !l.start.Time.IsZero() {
 			when = schemas.FormatTime(l.start.Time)
 		}
-		if got := fmt.Sprint(l.kind, " ", l.name, " ", l.start.Sequence, " ", when); got != c.want {
+		got := fmt.Sprint(l.kind, " ", l.name, " ", l.start.Sequence, " ", when)
+		if l.parts != nil {
+			got += fmt.Sprint(" ", l.parts)
+		}
+		if got != c.want {
 			t.Errorf("%q: %q, want %q", c.in, got, c.want)
 		}
 	}
