@@ -104,7 +104,7 @@ func TestMissing(t *testing.T) {
 		}
 	}
 	t.Setenv("PATH", bin)
-	_, err := start(1)
+	_, err := Launch(1)
 	if err == nil || !strings.Contains(err.Error(), "java is not on the PATH") {
 		t.Fatalf("%v", err)
 	}

@@ -1,4 +1,4 @@
-// Package broker gives tests a real Apache Kafka: a cluster of one to nine brokers on loopback, whose members can be
+// Package broker gives tests and benchmarks a real Apache Kafka: a cluster of one to nine brokers on loopback, whose members can be
 // killed, started again, frozen and thawed. It drives kafka-dev.sh of the folder above.
 //
 // A start takes some seconds, so a test binary shares one broker where it can (Shared, Main); a test that does harm to

@@ -26,7 +26,7 @@ func Shared(t testing.TB) *Cluster {
 	defer shared.Unlock()
 	if shared.c == nil && shared.err == nil {
 		// Compaction is looked for often, so that tests need not wait 15 s for it.
-		shared.c, shared.err = start(*brokers, Properties("log.cleaner.backoff.ms=100"))
+		shared.c, shared.err = Launch(*brokers, Properties("log.cleaner.backoff.ms=100"))
 	}
 	if shared.err != nil {
 		t.Fatal(shared.err)
@@ -45,7 +45,7 @@ func (m Main) Run() int {
 		shared.Lock()
 		defer shared.Unlock()
 		if shared.c != nil {
-			shared.c.close()
+			shared.c.Close()
 			shared.c = nil
 		}
 	}()
