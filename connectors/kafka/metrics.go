@@ -16,6 +16,7 @@ type Metrics struct {
 	retries      *prometheus.CounterVec // topic, group
 	dead         *prometheus.CounterVec // topic, group
 	requests     *prometheus.CounterVec // event
+	again        prometheus.Counter     // produce requests
 	produce      prometheus.Histogram
 	fetch        prometheus.Histogram
 	groups       *groupCollector
@@ -45,11 +46,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		retries:      count("leat_kafka_retries_total", "Records that were asked for again.", "topic", "group"),
 		dead:         count("leat_kafka_dead_letters_total", "Records that were put aside with their cause.", "topic", "group"),
 		requests:     count("leat_kafka_requests_total", "What became of requests over Kafka that no answer tells: late answers, and requests that were expired on receipt, overloaded, refused at a close, unanswerable, or whose refusal was lost.", "event"),
+		again:        prometheus.NewCounter(prometheus.CounterOpts{Name: "leat_kafka_produce_retries_total", Help: "Batches that were not acknowledged by a try and wait for the next one."}),
 		produce:      seconds("leat_kafka_produce_seconds", "From a produce request to its acknowledgement by all in-sync replicas, tries included."),
 		fetch:        seconds("leat_kafka_fetch_seconds", "One fetch while records were waiting."),
 		groups:       newGroupCollector(),
 	}
-	r.MustRegister(m.rebalances, m.transactions, m.retries, m.dead, m.requests, m.produce, m.fetch, m.groups)
+	for e := range requestEvents {
+		m.requests.WithLabelValues(e.String())
+	}
+	r.MustRegister(m.rebalances, m.transactions, m.retries, m.dead, m.requests, m.again, m.produce, m.fetch, m.groups)
 	return m
 }
 
@@ -57,6 +62,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func (m *Metrics) produced(took time.Duration) {
 	if m != nil {
 		m.produce.Observe(took.Seconds())
+	}
+}
+
+// unacknowledged notes a batch that a try did not store, as far as is known.
+func (m *Metrics) unacknowledged() {
+	if m != nil {
+		m.again.Inc()
 	}
 }
 
@@ -99,10 +111,18 @@ func (m *Metrics) requested(event string, n int) {
 	}
 }
 
-// watch makes the gauges show the partitions of a group's member until the returned function is called.
+// watch makes the gauges show the partitions of a group's member until the returned function is called. The counters of
+// the group are there from now on: a rate over one that appears with its first event never sees that event.
 func (m *Metrics) watch(g gauged) (forget func()) {
 	if m == nil {
 		return func() {}
+	}
+	topic, group := g.labels()
+	for _, v := range []*prometheus.CounterVec{m.rebalances, m.retries, m.dead} {
+		v.WithLabelValues(topic, group)
+	}
+	for _, outcome := range []string{txnCommitted, txnAborted, txnFenced} {
+		m.transactions.WithLabelValues(topic, group, outcome)
 	}
 	return m.groups.add(g)
 }

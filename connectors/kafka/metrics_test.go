@@ -21,6 +21,7 @@ func (f *fakeMember) gauges(time.Time) []partitionGauges { return f.parts }
 // use calls every hook once.
 func use(m *Metrics) (forget func()) {
 	m.produced(time.Millisecond)
+	m.unacknowledged()
 	m.fetched(time.Millisecond)
 	m.rebalanced("t", "g")
 	m.transaction("t", "g", txnCommitted)
@@ -64,8 +65,15 @@ func TestMetrics(t *testing.T) {
 		"leat_kafka_lag_records{g 4 t} 0",
 		"leat_kafka_lag_seconds{g 3 t} 2",
 		"leat_kafka_lag_seconds{g 4 t} 0",
+		"leat_kafka_produce_retries_total{} 1",
 		"leat_kafka_produce_seconds{} 1",
 		"leat_kafka_rebalances_total{g t} 1",
+		"leat_kafka_requests_total{expired} 0",
+		"leat_kafka_requests_total{late} 0",
+		"leat_kafka_requests_total{lost} 0",
+		"leat_kafka_requests_total{overloaded} 0",
+		"leat_kafka_requests_total{refused} 0",
+		"leat_kafka_requests_total{unanswerable} 0",
 		"leat_kafka_retries_total{g t} 1",
 		"leat_kafka_stuck_partitions{g t} 1",
 		"leat_kafka_transactions_total{g aborted t} 1",
@@ -74,6 +82,14 @@ func TestMetrics(t *testing.T) {
 	}
 	if got := gathered(t, r); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// What has not happened yet is 0 from the first look on.
+	fresh := prometheus.NewPedanticRegistry()
+	defer NewMetrics(fresh).watch(&fakeMember{topic: "t", group: "g"})()
+	for _, want := range []string{"leat_kafka_dead_letters_total{g t} 0", "leat_kafka_rebalances_total{g t} 0", "leat_kafka_retries_total{g t} 0", "leat_kafka_transactions_total{g aborted t} 0"} {
+		if got := gathered(t, fresh); !slices.Contains(got, want) {
+			t.Errorf("no %s among %v", want, got)
+		}
 	}
 	forget()
 	for _, l := range gathered(t, r) {

@@ -338,6 +338,7 @@ func (p *producer) send(leader int32, ls []*lane) {
 			lerr = answers[i].err
 		}
 		if lerr != nil {
+			p.c.cfg.Metrics.unacknowledged()
 			l.met(lerr)
 			failed = append(failed, failure{l, lerr})
 			continue
