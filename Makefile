@@ -51,7 +51,7 @@ check:
 fuzz:
 	.ci/fuzz $(FUZZTIME)
 
-bench: setup
+bench: setup java
 	$(GO) run ./integration/bench
 
 crash: setup

@@ -30,7 +30,7 @@ func TestFigures(t *testing.T) {
 			t.Errorf("two figures %s", f.name)
 		}
 		names[f.name] = true
-		for _, m := range append([]string{f.value}, f.floor...) {
+		for _, m := range append([]string{f.value}, f.floor.measures...) {
 			name, key, _ := strings.Cut(m, ":")
 			if !known[name] || key == "" {
 				t.Errorf("%s: nothing measures %s", f.name, m)
@@ -47,7 +47,7 @@ func TestFigures(t *testing.T) {
 
 func TestRow(t *testing.T) {
 	m := map[string][]float64{"p:p50": {30, 10, 20}, "a:p50": {5, 6, 100}, "b:p50": {5, 4, 0}, "short:p50": {1}}
-	f := figure{name: "x", value: "p:p50", floor: []string{"a:p50", "b:p50"}, bound: atMost, target: 2}
+	f := figure{name: "x", value: "p:p50", floor: sum("a:p50", "b:p50"), bound: atMost, target: 2}
 	r, err := f.row(m)
 	if err != nil || r.Value != 20 || r.Floor != 10 || r.Ratio != 2 || !r.Met || r.Target != "<= 2" || r.Of != "a:p50 + b:p50" {
 		t.Fatalf("%+v, %v", r, err)
@@ -59,7 +59,7 @@ func TestRow(t *testing.T) {
 	if r, _ := f.row(m); r.Met || r.Target != ">= 2.1" {
 		t.Errorf("%+v", r)
 	}
-	f.floor = []string{"short:p50"}
+	f.floor = sum("short:p50")
 	if _, err := f.row(m); err == nil {
 		t.Error("a floor of fewer rounds is taken")
 	}

@@ -35,6 +35,7 @@ type lab struct {
 	natspy  *load.NATSClient
 	fastapi *load.HTTPClient
 	leats   [2]*leatSide
+	kafka   *kafkaLab
 	bulk    string // Parquet file of the bulk figure
 	round   int
 }
@@ -45,7 +46,10 @@ const (
 	synced   = 1
 )
 
-var settings = [2]string{"unsynced", "synced"}
+var (
+	settings  = [2]string{"unsynced", "synced"}
+	syncFlags = [2]string{"--sync=interval", "--sync=always"}
+)
 
 // leatSide is the product with one sync setting and its clients.
 type leatSide struct {
@@ -268,7 +272,7 @@ func (l *lab) startLeat(ctx context.Context, name string, setting int) (*leatSid
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProduct(ctx, l.c, l.library, dir, setting == synced)
+	p, err := startProduct(ctx, l.c, l.library, dir, syncFlags[setting])
 	if err != nil {
 		return nil, err
 	}

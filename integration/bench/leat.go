@@ -150,7 +150,7 @@ func outputs(ctx context.Context, js jetstream.JetStream, stream string, n int) 
 	}
 }
 
-// leatBulk runs one job from start to end and divides its rows by the time that the command took.
+// leatBulk scores a Parquet file into another.
 func leatBulk(ctx context.Context, l *lab) (numbers, error) {
 	s, err := l.leat(ctx, synced)
 	if err != nil {
@@ -165,10 +165,15 @@ func leatBulk(ctx context.Context, l *lab) (numbers, error) {
 		}
 		l.bulk = path
 	}
+	return s.job(ctx, l, "bulk", l.bulk, want)
+}
+
+// job runs one job from start to end and divides its rows by the time that the command took.
+func (s *leatSide) job(ctx context.Context, l *lab, name, from string, want int64) (numbers, error) {
 	to := filepath.Join(l.dir, "scored-"+strconv.Itoa(l.round)+".parquet")
-	return s.watched(ctx, l, "bulk", func() (numbers, error) {
+	return s.watched(ctx, l, name, func() (numbers, error) {
 		start := time.Now()
-		if err := s.cli(ctx, "job", "run", "--pipeline", boosted, "--from", l.bulk, "--to", to); err != nil {
+		if err := s.cli(ctx, "job", "run", "--pipeline", boosted, "--from", from, "--to", to); err != nil {
 			return nil, err
 		}
 		took := time.Since(start)

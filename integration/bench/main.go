@@ -38,7 +38,7 @@ type config struct {
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == floors.ChildArg {
-		if err := floors.ServeChild(os.Args[2:], os.Stdin, os.Stdout); err != nil {
+		if err := floors.ServeChild(context.Background(), os.Args[2:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
@@ -171,7 +171,7 @@ func choose(c *config) (wanted []sample, figs []figure) {
 				continue
 			}
 			figs = append(figs, f)
-			for _, m := range append([]string{f.value}, f.floor...) {
+			for _, m := range append([]string{f.value}, f.floor.measures...) {
 				name, _, _ := strings.Cut(m, ":")
 				need[name] = true
 			}
@@ -249,6 +249,12 @@ func floorFaults(measures map[string][]float64) []error {
 		{"onnx/bulk:rate", floors.RefONNX},
 		{"httpecho/1:p50", floors.RefHTTP1},
 		{"httpecho/64:rate", floors.RefHTTP64},
+		{"kafka/echo/1:p50", floors.RefKafkaEcho1},
+		{"kafka/echo/64:rate", floors.RefKafkaEcho64},
+		{"kafka/echo/256:rate", floors.RefKafkaEcho64},
+		{"kafka/append:p50", floors.RefKafkaAppend},
+		{"kafka/topics:rate", floors.RefKafkaTopics},
+		{"kafka/fetch:rate", floors.RefKafkaFetch},
 		{"topics/unsynced:rate", floors.RefTopics},
 		{"topics/synced:rate", floors.RefTopicsSynced(fsync)},
 	} {

@@ -39,13 +39,9 @@ type readyLine struct {
 	Pprof string `json:"pprof"`
 }
 
-// startProduct serves from dir, with synced or unsynced appends, and pushes the model.
-func startProduct(ctx context.Context, c *config, library, dir string, synced bool) (*product, error) {
-	sync := "interval"
-	if synced {
-		sync = "always"
-	}
-	args := []string{"serve", "--data", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--json", "--sync=" + sync}
+// startProduct serves from dir, with further flags, and pushes the model.
+func startProduct(ctx context.Context, c *config, library, dir string, flags ...string) (*product, error) {
+	args := append([]string{"serve", "--data", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--json"}, flags...)
 	if c.profile != "" {
 		args = append(args, "--pprof", "127.0.0.1:0")
 	}

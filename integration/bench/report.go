@@ -56,14 +56,22 @@ func (f *figure) row(measures map[string][]float64) (Row, error) {
 	if len(values) == 0 {
 		return Row{}, fmt.Errorf("%s: %s was not measured", f.name, f.value)
 	}
-	r := Row{Name: f.name, Unit: f.unit, Of: strings.Join(f.floor, " + "), Values: values, Floors: make([]float64, len(values))}
-	for _, m := range f.floor {
+	r := Row{Name: f.name, Unit: f.unit, Of: strings.Join(f.floor.measures, " + "), Values: values, Floors: make([]float64, len(values))}
+	if f.floor.least {
+		r.Of = "least of " + strings.Join(f.floor.measures, ", ")
+	}
+	for k, m := range f.floor.measures {
 		part := measures[m]
 		if len(part) != len(values) {
 			return Row{}, fmt.Errorf("%s: %s was measured %d times, %s %d times", f.name, m, len(part), f.value, len(values))
 		}
 		for i, v := range part {
-			r.Floors[i] += v
+			switch {
+			case k == 0 || f.floor.least && v < r.Floors[i]:
+				r.Floors[i] = v
+			case !f.floor.least:
+				r.Floors[i] += v
+			}
 		}
 	}
 	r.Value, r.Floor = median(values), median(r.Floors)

@@ -65,6 +65,20 @@ func samples() []sample {
 	}
 	add("onnx/bulk", onnxBulk)
 	leat("leat/bulk", leatBulk)
+	for _, n := range []int{1, 64, 256} {
+		at := "/" + strconv.Itoa(n)
+		add("kafka/echo"+at, func(ctx context.Context, l *lab) (numbers, error) { return kafkaEcho(ctx, l, n) })
+		if n == 1 {
+			add("kafka/append", kafkaAppend)
+		}
+		leat("leat/kafka"+at, func(ctx context.Context, l *lab) (numbers, error) { return leatKafka(ctx, l, n) })
+	}
+	add("kafka/topics", kafkaTopics)
+	for _, delivery := range []string{"at_least_once", "exactly_once"} {
+		leat("leat/kafka/topics/"+delivery, func(ctx context.Context, l *lab) (numbers, error) { return leatKafkaTopics(ctx, l, delivery) })
+	}
+	add("kafka/fetch", kafkaFetch)
+	leat("leat/kafka/replay", leatReplay)
 	s = append(s, sample{name: "leat/memory", product: true, once: true, run: leatMemory})
 	return s
 }

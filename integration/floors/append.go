@@ -45,6 +45,14 @@ func NewAppend(ctx context.Context, s *Server, inProcess bool) (*Append, error) 
 
 // Run appends one after the other for that long and returns the latencies in nanoseconds.
 func (a *Append) Run(ctx context.Context, warmup, d time.Duration) (*hdrhistogram.Histogram, error) {
+	return paced(warmup, d, func() error {
+		_, err := a.js.Publish(ctx, a.subject, a.payload)
+		return err
+	})
+}
+
+// paced does the same one after the other, and returns the latencies after the warm-up.
+func paced(warmup, d time.Duration, do func() error) (*hdrhistogram.Histogram, error) {
 	h := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
 	start := time.Now()
 	begin, end := start.Add(warmup), start.Add(warmup+d)
@@ -53,8 +61,8 @@ func (a *Append) Run(ctx context.Context, warmup, d time.Duration) (*hdrhistogra
 		if t.After(end) {
 			return h, nil
 		}
-		if _, err := a.js.Publish(ctx, a.subject, a.payload); err != nil {
-			return nil, fmt.Errorf("floors: append: %w", err)
+		if err := do(); err != nil {
+			return nil, fmt.Errorf("floors: %w", err)
 		}
 		if t.After(begin) {
 			_ = h.RecordValue(int64(time.Since(t)))

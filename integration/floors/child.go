@@ -21,13 +21,14 @@ const ChildArg = "serve-floor"
 
 // The servers that a child can be.
 const (
-	childNATS = "nats"
-	childHTTP = "http"
+	childNATS  = "nats"
+	childHTTP  = "http"
+	childKafka = "kafka"
 )
 
-// ServeChild is the child's main: args are what follows ChildArg. It writes the server's address as one line and serves
-// until in ends, so that a child never outlives the program that started it.
-func ServeChild(args []string, in io.Reader, out io.Writer) error {
+// ServeChild is the child's main: args are what follows ChildArg, a kind and a folder, or Kafka's brokers. It writes the
+// server's address as one line and serves until in ends, so that a child never outlives the program that started it.
+func ServeChild(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("floors: a child wants a kind and a folder")
 	}
@@ -63,6 +64,17 @@ func ServeChild(args []string, in io.Reader, out io.Writer) error {
 		}
 		defer s.Close()
 		address = s.addr
+	case childKafka:
+		ctx, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- serveKafka(ctx, args[1]) }()
+		defer func() {
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}()
+		address = args[1]
 	default:
 		return fmt.Errorf("floors: no child %q", args[0])
 	}

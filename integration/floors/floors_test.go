@@ -1,14 +1,19 @@
 package floors
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/leatstream/leat/integration/bench/bare"
 	"github.com/leatstream/leat/integration/bench/load"
+	"github.com/leatstream/leat/integration/kafka/broker"
 	"github.com/leatstream/leat/scorers/onnx/ortlib"
+	"github.com/segmentio/kafka-go"
 	"go.uber.org/goleak"
 )
 
@@ -17,7 +22,7 @@ const example = "../../examples/flights"
 // TestMain lets the test binary be a floor's child, as the benchmark's is.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == ChildArg {
-		if err := ServeChild(os.Args[2:], os.Stdin, os.Stdout); err != nil {
+		if err := ServeChild(context.Background(), os.Args[2:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
@@ -134,6 +139,92 @@ func TestJetStream(t *testing.T) {
 	if d, err := Fsync(t.TempDir(), 5); err != nil || d <= 0 {
 		t.Fatalf("fsync %v: %v", d, err)
 	}
+}
+
+func TestKafka(t *testing.T) {
+	brokers := broker.Start(t, 1).Bootstrap()
+	rows := sample(t).Complete(16)
+	e, err := StartKafkaEcho(t.Context(), brokers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for _, n := range []int{1, 64} {
+		if r, err := e.Run(t.Context(), rows.Native(), counted(n, rows.Native())); err != nil || r.Err() != nil || r.Answers != 2000 {
+			t.Fatalf("%d in flight: %+v, %v", n, r, err)
+		}
+	}
+	a, err := NewKafkaAppend(t.Context(), brokers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	h, err := a.Run(t.Context(), 0, 50*time.Millisecond)
+	if err != nil || h.TotalCount() == 0 {
+		t.Fatalf("%d appends: %v", h.TotalCount(), err)
+	}
+
+	const n, partitions = 3000, 3
+	tp, err := NewKafkaTopics(t.Context(), brokers, "in", partitions, rows.Native(), rows.Keys, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rate, err := tp.Fetch(t.Context(), time.Minute); err != nil || rate <= 0 {
+		t.Fatalf("rate %v: %v", rate, err)
+	}
+	for range 2 {
+		if rate, err := tp.Copy(t.Context(), time.Minute); err != nil || rate <= 0 {
+			t.Fatalf("rate %v: %v", rate, err)
+		}
+	}
+	// What is copied is the same, in its order.
+	if err := bare.Make(t.Context(), brokers, "out", partitions); err != nil {
+		t.Fatal(err)
+	}
+	k, err := bare.Dial(t.Context(), brokers, "in", "out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	for p, end := range tp.ends {
+		left := end
+		if err := copyPartition(t.Context(), k, "in", "out", p, func(n int) bool { left -= int64(n); return left > 0 }); err != nil {
+			t.Fatal(err)
+		}
+		if in, out := contents(t, k, "in", p, end), contents(t, k, "out", p, end); !slices.Equal(in, out) {
+			t.Errorf("partition %d: %d records became %d", p, len(in), len(out))
+		}
+	}
+	if rate, err := k.Rate(t.Context(), "out", n); err != nil || rate <= 0 {
+		t.Errorf("rate %v: %v", rate, err)
+	}
+	if _, err := k.Rate(t.Context(), "out", n+1); err == nil {
+		t.Error("a topic of too few records is taken")
+	}
+}
+
+// contents returns keys and values of a partition.
+func contents(t *testing.T, k *bare.Kafka, topic string, partition int, end int64) (all []string) {
+	t.Helper()
+	for at := int64(0); at < end; {
+		rs, next, err := k.Fetch(t.Context(), topic, partition, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range rs {
+			key, err := kafka.ReadAll(rs[i].Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value, err := kafka.ReadAll(rs[i].Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, string(key)+" "+string(value))
+		}
+		at = next
+	}
+	return all
 }
 
 func TestONNX(t *testing.T) {

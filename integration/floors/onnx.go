@@ -97,21 +97,7 @@ func (o *ONNX) One(warmup, d time.Duration) (*hdrhistogram.Histogram, error) {
 		return nil, err
 	}
 	defer b.close()
-	h := hdrhistogram.New(int64(time.Microsecond), int64(time.Minute), 3)
-	start := time.Now()
-	begin, end := start.Add(warmup), start.Add(warmup+d)
-	for {
-		t := time.Now()
-		if t.After(end) {
-			return h, nil
-		}
-		if err := o.run(b); err != nil {
-			return nil, fmt.Errorf("floors: run: %w", err)
-		}
-		if t.After(begin) {
-			_ = h.RecordValue(int64(time.Since(t)))
-		}
-	}
+	return paced(warmup, d, func() error { return o.run(b) })
 }
 
 // Bulk scores batches of size on that many threads at once and returns rows a second.

@@ -23,6 +23,13 @@ var (
 	RefHTTP64  = Reference{Rate: 54_000}
 	// RefTopics is a replay at 235 k/s and a publish at 110 k/s that share the cores.
 	RefTopics = Reference{Rate: 75_000}
+	// Over Kafka, of a broker with G1 and C2 on the same cores. An echo is 1.16 to 1.44 ms alone and 8.3 to 18.7 k/s of 64.
+	RefKafkaEcho1  = Reference{Latency: 1260 * time.Microsecond}
+	RefKafkaEcho64 = Reference{Rate: 12_500}
+	RefKafkaAppend = Reference{Latency: 330 * time.Microsecond}
+	// RefKafkaTopics is a replay at 400 k/s and a produce at 271 k/s that share the cores.
+	RefKafkaTopics = Reference{Rate: 160_000}
+	RefKafkaFetch  = Reference{Rate: 400_000}
 	// refSyncs is how many synced appends a second fit into a second beside each other: 5 to 10 k/s where one takes 180 us.
 	refSyncs = 7_000.0
 	refSync  = 113 * time.Microsecond // 180 us synced less 67 us unsynced: the sync itself

@@ -1,10 +1,15 @@
 package load
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/nats-io/nats.go"
 )
 
 // Loop bounds one run: it ends after Duration or after Requests, whichever comes first.
@@ -125,4 +130,52 @@ func merge(ts []*tally) *Result {
 		all.Latency.Merge(t.Latency)
 	}
 	return all.close()
+}
+
+// giveUp is how long after the end of a loop an answer may take.
+const giveUp = 10 * time.Second
+
+// closedLoop keeps l.InFlight callers asking, each on a goroutine of its own. Of the two errors of ask the first is what is wrong with
+// an answer, which counts as a failure; the second ends the run.
+func closedLoop(ctx context.Context, payloads [][]byte, l Loop,
+	ask func(ctx context.Context, slot int, payload []byte) (failure, err error)) (*Result, error) {
+	if err := l.Validate(); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	ctx, cancel := context.WithDeadlineCause(ctx, start.Add(l.Warmup+l.Duration+giveUp),
+		fmt.Errorf("load: requests unanswered %v after the end of the loop", giveUp))
+	defer cancel()
+	tallies := make([]*tally, l.InFlight)
+	errs := make([]error, l.InFlight)
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	for i := range tallies {
+		t := newTally(start, l)
+		tallies[i] = t
+		wg.Go(func() {
+			for next := i * len(payloads) / l.InFlight; ; next++ {
+				asked := time.Now()
+				if asked.After(t.end) || l.Requests > 0 && sent.Add(1) > l.Requests {
+					return
+				}
+				failure, err := ask(ctx, i, payloads[next%len(payloads)])
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				t.answered(asked, time.Now(), failure)
+				if errors.Is(failure, nats.ErrNoResponders) {
+					return // nobody is there: the others see it too
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return merge(tallies), nil
 }

@@ -25,9 +25,6 @@ type NATSClient struct {
 	take  atomic.Pointer[func(m *nats.Msg)] // the loop that runs; nil: late answers of a run that was given up
 }
 
-// giveUp is how long after the end of a loop an answer may take.
-const giveUp = 10 * time.Second
-
 // DialNATS connects to a server's client address.
 func DialNATS(url string, opts ...nats.Option) (*NATSClient, error) {
 	opts = append([]nats.Option{nats.Name("leat-bench"), nats.NoReconnect(), nats.Timeout(5 * time.Second)}, opts...)
@@ -117,13 +114,13 @@ func (c *NATSClient) Callers(ctx context.Context, subject string, payloads [][]b
 		return nil, err
 	}
 	defer end()
-	r, err := c.callers(ctx, payloads, l, func(ctx context.Context, slot int, payload []byte) (*nats.Msg, error) {
+	r, err := closedLoop(ctx, payloads, l, func(ctx context.Context, slot int, payload []byte) (error, error) {
 		if err := c.nc.PublishRequest(subject, inboxes[slot], payload); err != nil {
 			return nil, err
 		}
 		select {
 		case m := <-answers[slot]:
-			return m, nil
+			return failure(m, l.Answer), nil
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -136,53 +133,16 @@ func (c *NATSClient) Callers(ctx context.Context, subject string, payloads [][]b
 
 // Requests is Callers through the client library's own Request, as most programs are written: a sixth less, and a timer and a map each.
 func (c *NATSClient) Requests(ctx context.Context, subject string, payloads [][]byte, l Loop) (*Result, error) {
-	return c.callers(ctx, payloads, l, func(ctx context.Context, _ int, payload []byte) (*nats.Msg, error) {
-		return c.nc.RequestWithContext(ctx, subject, payload)
-	})
-}
-
-func (c *NATSClient) callers(ctx context.Context, payloads [][]byte, l Loop,
-	ask func(ctx context.Context, slot int, payload []byte) (*nats.Msg, error)) (*Result, error) {
-	if err := l.Validate(); err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	ctx, cancel := context.WithDeadlineCause(ctx, start.Add(l.Warmup+l.Duration+giveUp),
-		fmt.Errorf("load: requests unanswered %v after the end of the loop", giveUp))
-	defer cancel()
-	tallies := make([]*tally, l.InFlight)
-	errs := make([]error, l.InFlight)
-	var sent atomic.Int64
-	var wg sync.WaitGroup
-	for i := range tallies {
-		t := newTally(start, l)
-		tallies[i] = t
-		wg.Go(func() {
-			for next := i * len(payloads) / l.InFlight; ; next++ {
-				asked := time.Now()
-				if asked.After(t.end) || l.Requests > 0 && sent.Add(1) > l.Requests {
-					return
-				}
-				m, err := ask(ctx, i, payloads[next%len(payloads)])
-				if errors.Is(err, nats.ErrNoResponders) {
-					t.answered(asked, time.Now(), err)
-					return // nobody is there: the others see it too
-				}
-				if err != nil {
-					errs[i] = err
-					return
-				}
-				t.answered(asked, time.Now(), failure(m, l.Answer))
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
+	return closedLoop(ctx, payloads, l, func(ctx context.Context, _ int, payload []byte) (error, error) {
+		m, err := c.nc.RequestWithContext(ctx, subject, payload)
+		if errors.Is(err, nats.ErrNoResponders) {
+			return err, nil
+		}
 		if err != nil {
 			return nil, err
 		}
-	}
-	return merge(tallies), nil
+		return failure(m, l.Answer), nil
+	})
 }
 
 // Pipelined keeps l.InFlight requests under way from one goroutine, the inbox's callback. Returns as Callers does.
