@@ -193,7 +193,7 @@ func (c *Client) groupLags(ctx context.Context, op string, brokers []meta.Respon
 		}
 		for _, lg := range r.(*listgroups.Response).Groups {
 			name, ok := c.userName(lg.GroupID)
-			if !ok || lg.ProtocolType != "consumer" && lg.ProtocolType != "" {
+			if !ok || lg.ProtocolType != "consumer" && lg.ProtocolType != "" || strings.HasPrefix(name, ledgerPrefix) {
 				continue
 			}
 			g.Go(func() error {

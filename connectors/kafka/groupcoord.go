@@ -125,9 +125,10 @@ type generation struct {
 
 // place is how far a group is in a partition.
 type place struct {
-	offset int64 // the first record that is not settled, -1: none committed
-	high   int64 // records below were in somebody's hands
-	exact  bool  // committed by a transaction
+	offset int64  // the first record that is not settled, -1: none committed
+	high   int64  // records below were in somebody's hands
+	exact  bool   // committed by a transaction
+	text   string // of a ledger
 }
 
 // The note that is kept with an offset: up to where records were handed over when it was committed. Whoever goes on
@@ -135,6 +136,7 @@ type place struct {
 const (
 	notePlain = "leat:"
 	noteExact = "leat-tx:"
+	noteText  = "leat-ledger:" // what a ledger's writer says
 )
 
 func (p place) note() string {
@@ -147,6 +149,10 @@ func (p place) note() string {
 // parsePlace is the inverse of note; other software's notes say nothing.
 func parsePlace(offset int64, note string) place {
 	p := place{offset: offset}
+	if text, ok := strings.CutPrefix(note, noteText); ok {
+		p.text = text
+		return p
+	}
 	s, ok := strings.CutPrefix(note, noteExact)
 	if p.exact = ok; !ok {
 		s, ok = strings.CutPrefix(note, notePlain)

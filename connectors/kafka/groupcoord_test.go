@@ -43,7 +43,7 @@ func TestOffsetFetch(t *testing.T) {
 		t.Errorf("the group's error: %v", err)
 	}
 	for note, want := range map[string]place{
-		"": {offset: 5}, "leat:7": {offset: 5, high: 7}, "leat-tx:9": {offset: 5, high: 9, exact: true}, "leat:": {offset: 5}, "leat:x": {offset: 5}, "somebody's": {offset: 5},
+		"": {offset: 5}, "leat:7": {offset: 5, high: 7}, "leat-tx:9": {offset: 5, high: 9, exact: true}, "leat:": {offset: 5}, "leat:x": {offset: 5}, "leat-ledger:leat:7": {offset: 5, text: "leat:7"}, "somebody's": {offset: 5},
 	} {
 		if got := parsePlace(5, note); got != want {
 			t.Errorf("note %q: %+v", note, got)

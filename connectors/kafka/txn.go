@@ -24,26 +24,19 @@ const txnTimeout = 10 * time.Second
 //
 // Whether a call whose end was not acknowledged took effect is read from the group's offset, which is a part of it.
 type transaction struct {
-	t     *tenure
-	coord *coordinator
-	lock  chan struct{} // held by who works with it, and guards the rest
+	t    *tenure
+	lock chan struct{} // held by who works with it, and guards the rest
 
-	session  *txnSession // nil: begin first
-	verified bool        // the group's offset was looked at in this session
-	tried    int64       // the offset of a call of unknown outcome, -1: none
-}
-
-// txnSession is the time between two beginnings: sequences of each partition run through it.
-type txnSession struct {
-	id    int64
-	epoch int16
-	seqs  map[laneKey]int32
+	txnProducer
+	verified bool  // the group's offset was looked at in this session
+	tried    int64 // the offset of a call of unknown outcome, -1: none
 }
 
 func (x *transaction) init(t *tenure) {
 	x.t, x.lock, x.tried = t, make(chan struct{}, 1), -1
 	// With the topic: members of one group may be on different ones.
-	x.coord = t.g.c.coordinator(kafka.CoordinatorKeyTypeTransaction, t.g.c.name("leat."+t.g.group+"."+t.g.topic+"."+itoa(t.p)))
+	x.c, x.group = t.g.c, t.g.coord
+	x.coord = x.c.coordinator(kafka.CoordinatorKeyTypeTransaction, x.c.name("leat."+t.g.group+"."+t.g.topic+"."+itoa(t.p)))
 }
 
 func (x *transaction) unlock() { <-x.lock }
