@@ -3,7 +3,7 @@
 #   make demo    the main job on real data, on an embedded NATS server    (RATE=2000 events a second)
 #                KAFKA=1: twice on a Kafka broker of its own: all on Kafka, exactly once; then topics there, lineage on NATS
 #   make test    all tests
-#   make test-kafka  faults of Kafka's brokers, on three of them too
+#   make test-kafka  all of Kafka on three brokers, and its faults
 #   make check   formatting, vet, staticcheck, dependency direction, generated files; rewrites nothing
 #   make fuzz    every fuzz target, FUZZTIME each
 #   make bench   every figure beside its floor, measured in the same run; writes bin/bench.json
@@ -44,6 +44,7 @@ java:
 test: setup java
 	$(GO) test -timeout 15m ./...
 	$(GO) test -race -short -timeout 15m ./connectors/... ./pipeline/... ./lineage/... ./scorers/...
+	cd deploy/check && $(GO) test -count=1 ./...
 
 check:
 	.ci/check $(STATICCHECK)
@@ -57,8 +58,10 @@ bench: setup java
 crash: setup
 	$(GO) test -timeout 60m ./integration/crash -rounds 300 -v
 
-# Brokers and servers die under load, on one broker (which make test does too) and on three.
+# The connector, and its contracts, on three brokers (make test: on one), where a topic has three replicas and needs two in
+# sync. Then brokers and servers die under load, on one broker and on three.
 test-kafka: setup java
+	$(GO) test -timeout 30m ./connectors/kafka -kafka.brokers 3
 	$(GO) test -timeout 60m ./integration/kafka/faults -full -v
 
 generate: build

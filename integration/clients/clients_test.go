@@ -79,50 +79,6 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// TestMetrics: docs/operations.md lists every metric of ours that a server shows, and no other.
-func TestMetrics(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	s := start(t, ctx)
-	s.push(t, ctx, root+"/examples/flights/flight-delay")
-	row := regexp.MustCompile("(?m)^\\| .*`leat_.*$")
-	name := regexp.MustCompile("`(leat_[a-z_]+)`")
-	listed := map[string]bool{}
-	table := strings.Split(strings.Split(read(t, root+"/docs/operations.md"), "## Metrics")[1], "\n## ")[0]
-	for _, r := range row.FindAllString(table, -1) {
-		for _, m := range name.FindAllStringSubmatch(strings.SplitN(r, "|", 3)[1], -1) {
-			listed[m[1]] = true
-		}
-	}
-	// These show up only with their first event, which may not have come yet.
-	rare := regexp.MustCompile("^leat_((requests|rows|errors|load_failures|lineage_refusals|lineage_refusals_suppressed|job_rows|job_chunks|transactions)_total|queue_seconds|score_seconds|transaction_seconds)$")
-	r, err := http.Get(s.HTTP + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	shown := 0
-	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
-		f := strings.Fields(lines.Text())
-		if len(f) < 4 || f[1] != "TYPE" || !strings.HasPrefix(f[2], "leat_") {
-			continue
-		}
-		shown++
-		if !listed[f[2]] {
-			t.Errorf("docs/operations.md does not list %s", f[2])
-		}
-		delete(listed, f[2])
-	}
-	for n := range listed {
-		if !rare.MatchString(n) {
-			t.Errorf("docs/operations.md lists %s, which no server shows", n)
-		}
-	}
-	if shown == 0 {
-		t.Error("no metric is shown")
-	}
-}
-
 func read(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -191,9 +147,10 @@ func build(t *testing.T, ctx context.Context, pkg, name string) string {
 // server is a running leat serve.
 type server struct{ HTTP, NATS string }
 
-func start(t *testing.T, ctx context.Context) *server {
+// start runs it with more flags than those that keep it apart from others, until the end of the test.
+func start(t *testing.T, ctx context.Context, flags ...string) *server {
 	t.Helper()
-	cmd := exec.Command(build(t, ctx, "./cmd/leat", "leat"), "serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--json")
+	cmd := exec.Command(build(t, ctx, "./cmd/leat", "leat"), append([]string{"serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--json"}, flags...)...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
@@ -236,10 +193,26 @@ func (s *server) push(t *testing.T, ctx context.Context, dir string) {
 		t.Fatal(err)
 	}
 	s.call(t, ctx, http.MethodPost, "/v1/models", "application/x-tar", &body, nil)
+	s.ready(t, ctx, filepath.Base(dir))
+}
+
+// apply makes a pipeline of its YAML and waits until it answers.
+func (s *server) apply(t *testing.T, ctx context.Context, name, spec string) {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"spec": spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.call(t, ctx, http.MethodPost, "/v1/pipelines", "application/json", bytes.NewReader(body), nil)
+	s.ready(t, ctx, name)
+}
+
+func (s *server) ready(t *testing.T, ctx context.Context, pipeline string) {
+	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		r, err := http.Get(s.HTTP + "/v2/models/" + filepath.Base(dir) + "/ready")
+		r, err := http.Get(s.HTTP + "/v2/models/" + pipeline + "/ready")
 		if err != nil {
 			t.Fatal(err)
 		}
