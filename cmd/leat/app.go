@@ -237,7 +237,7 @@ func (a *app) openPipelines(ctx context.Context) error {
 	}
 	a.jobs, err = bulk.New(a.cfg.Jobs, bulk.Deps{
 		Jobs: kv, Logs: a.client, Queues: a.client, Pipelines: pins{a.host}, Lineage: a.stream, Records: a.reader,
-		Fill: a.lineageFill, Replayer: a.topics, Topics: a.topics, Publisher: a.topics, Files: jobFiles{},
+		Fill: a.lineageFill, Replayer: a.topics, Topics: a.topics, Publisher: a.topics, Ledgers: a.topics, Files: jobFiles{},
 		Codec: a.event, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
 	})
 	return err

@@ -3,8 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"slices"
 
 	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/connectors/kafka"
+	"github.com/leatstream/leat/pipeline/bulk"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -153,4 +156,54 @@ func (t *transports) Open(ctx context.Context, s connectors.Span) (connectors.So
 	return tr.Open(ctx, s)
 }
 
-var _ connectors.Transport = (*transports)(nil)
+// OpenLedger opens a ledger on a topic of a transport that has them: Kafka.
+func (t *transports) OpenLedger(ctx context.Context, ref, name string) (bulk.Ledger, error) {
+	tr, _, topic, err := t.pick(ref)
+	if err != nil {
+		return nil, err
+	}
+	k, ok := tr.(*kafka.Client)
+	if !ok {
+		return nil, schemas.ErrUnsupported
+	}
+	l, err := k.OpenLedger(ctx, topic, name)
+	if err != nil {
+		return nil, err
+	}
+	return ledger{l, t}, nil
+}
+
+// DropLedger removes what a ledger keeps beside its messages.
+func (t *transports) DropLedger(ctx context.Context, ref, name string) error {
+	tr, _, topic, err := t.pick(ref)
+	if err != nil {
+		return err
+	}
+	if k, ok := tr.(*kafka.Client); ok {
+		return k.DropLedger(ctx, topic, name)
+	}
+	return nil
+}
+
+// ledger takes messages by the references of their topics.
+type ledger struct {
+	*kafka.Ledger
+	t *transports
+}
+
+// Write implements bulk.Ledger.
+func (l ledger) Write(ctx context.Context, msgs []schemas.Message, n int64, text string) error {
+	plain := slices.Clone(msgs)
+	for i := range plain {
+		var err error
+		if _, _, plain[i].Topic, err = l.t.pick(plain[i].Topic); err != nil {
+			return err
+		}
+	}
+	return l.Ledger.Write(ctx, plain, n, text)
+}
+
+var (
+	_ connectors.Transport = (*transports)(nil)
+	_ bulk.Ledgers         = (*transports)(nil)
+)

@@ -25,6 +25,14 @@ func (c *counting) snapshot() (Counters, map[int32]uint64) {
 	return c.Counters, maps.Clone(c.sinkAt)
 }
 
+// wrote takes what the counters are after another chunk, and the sink's place.
+func (c *counting) wrote(now Counters, sinkAt map[int32]uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now.Chunks = c.Chunks // the feeder's
+	c.Counters, c.sinkAt = now, sinkAt
+}
+
 func (c *counting) setChunks(n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,7 +189,7 @@ func (k *collector) write(ctx context.Context, r *result) error {
 				return err
 			}
 		}
-		if err := k.sink.write(ctx, r.Chunk, r.span, k.rows); err != nil {
+		if err := k.sink.write(ctx, r.span, k.rows); err != nil {
 			return err
 		}
 		scored += len(k.rows.at)
@@ -193,18 +201,18 @@ func (k *collector) write(ctx context.Context, r *result) error {
 			}
 		}
 	}
-	k.s.m.chunks.WithLabelValues("written").Inc()
-	at := k.sink.at()
-	k.count.mu.Lock()
-	defer k.count.mu.Unlock()
-	c := &k.count.Counters
+	c, _ := k.count.snapshot()
 	c.Written++
 	c.Rows += int64(scored + rejected + skipped)
 	c.Scored += int64(scored)
 	c.Rejected += int64(rejected)
 	c.Skipped += int64(skipped)
 	c.Passed = max(c.Passed, k.job.Ends.passed(r.span))
-	k.count.sinkAt = at
+	if err := k.sink.end(ctx, c); err != nil {
+		return err
+	}
+	k.count.wrote(c, k.sink.at())
+	k.s.m.chunks.WithLabelValues("written").Inc()
 	return nil
 }
 

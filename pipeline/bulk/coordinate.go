@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/internal/fault"
 	"github.com/leatstream/leat/schemas"
@@ -127,7 +128,9 @@ func (s *Service) drive(ctx context.Context, l *lease, id string) error {
 		switch {
 		case err != nil:
 		case j.Status == Done || j.Status == Cancelled:
-			return s.clean(ctx, j)
+			if err = s.clean(ctx, j); err == nil || schemas.KindOf(err) != schemas.Unavailable && schemas.KindOf(err) != schemas.Expired {
+				return err
+			}
 		case j.Status != Pending && !j.live():
 			return nil
 		default:
@@ -139,7 +142,7 @@ func (s *Service) drive(ctx context.Context, l *lease, id string) error {
 			return ctx.Err()
 		}
 		switch kind := schemas.KindOf(err); {
-		case errors.Is(err, errOvertaken):
+		case errors.Is(err, errOvertaken), errors.Is(err, connectors.ErrRevoked) && l.touch(ctx) != nil:
 			return errLost
 		case errors.Is(err, errNotLive):
 			return nil

@@ -360,7 +360,7 @@ func TestTopicSinkSurvivesTwoDeathsInARow(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, n := range chunks {
-			if err := s.write(t.Context(), int64(n), span{}, chunk(n)); err != nil {
+			if err := s.write(t.Context(), span{}, chunk(n)); err != nil {
 				t.Fatal(err)
 			}
 			at := s.at()

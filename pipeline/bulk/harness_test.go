@@ -42,6 +42,7 @@ type world struct {
 	features int               // of the benchmark's model; 0: the arithmetic one
 	late     bool              // publishes come after the transport's duplicate window
 	kafka    *kafka.Config     // where topics live; nil: on NATS
+	doom     *doom             // how later processes die; nil: as a test says
 }
 
 // logBuffer keeps what was logged, for a test that fails.
@@ -101,6 +102,7 @@ type process struct {
 	cancel  context.CancelFunc
 	stopped chan struct{}
 	once    sync.Once
+	doom    *doom
 }
 
 // hosted gives the service the pipelines of a real host.
@@ -164,7 +166,7 @@ func (w *world) start(cpu string) *process {
 	nc.Server, nc.TopicBytes, nc.KVBytes, nc.DeadBytes = w.server, 64<<20, 16<<20, 16<<20
 	client, err := leatnats.Dial(ctx, nc, nil)
 	must(err)
-	p := &process{w: w, client: client, model: w.newModel(), cancel: cancel, stopped: make(chan struct{})}
+	p := &process{w: w, client: client, model: w.newModel(), doom: w.doom, cancel: cancel, stopped: make(chan struct{})}
 	kv, err := client.KV(ctx, "jobs")
 	must(err)
 	catalogueKV, err := client.KV(ctx, "schemas")
@@ -199,7 +201,7 @@ func (w *world) start(cpu string) *process {
 			st, err := p.logs.Jobs.Stats(ctx)
 			return float64(st.Bytes) / float64(max(st.MaxBytes, 1)), err
 		},
-		Replayer: replayer, Topics: p.topics, Publisher: publisher, Files: diskFiles{}, Codec: codec.For, Encoder: jsonrow.Rows(),
+		Replayer: replayer, Topics: p.topics, Publisher: publisher, Ledgers: p, Files: diskFiles{}, Codec: codec.For, Encoder: jsonrow.Rows(),
 		Log: w.log.With("process", w.seq),
 	})
 	must(err)
@@ -209,6 +211,23 @@ func (w *world) start(cpu string) *process {
 	}()
 	t.Cleanup(p.kill)
 	return p
+}
+
+// OpenLedger implements Ledgers, for topics on Kafka.
+func (p *process) OpenLedger(ctx context.Context, topic, name string) (Ledger, error) {
+	if p.kafka == nil {
+		return nil, schemas.ErrUnsupported
+	}
+	return p.deadly(ctx, "open", "opened", 0, func() (Ledger, error) { return p.kafka.OpenLedger(ctx, topic, name) })
+}
+
+// DropLedger implements Ledgers.
+func (p *process) DropLedger(ctx context.Context, topic, name string) error {
+	if p.kafka == nil {
+		return nil
+	}
+	_, err := p.deadly(ctx, "drop", "dropped", 0, func() (Ledger, error) { return nil, p.kafka.DropLedger(ctx, topic, name) })
+	return err
 }
 
 // kill ends the process without letting it say goodbye: its connections go first.

@@ -51,7 +51,8 @@ type Job struct {
 
 	Ends       Ends             `json:"ends"`
 	Generation int              `json:"generation,omitempty"` // counts resumes
-	SinkAt     map[int32]uint64 `json:"sink_at,omitempty"`    // topic sinks: last sequence of each partition that is known to be written
+	SinkAt     map[int32]uint64 `json:"sink_at,omitempty"`    // topic sinks without a ledger: last sequence of each partition that is known to be written
+	Ledger     bool             `json:"ledger,omitempty"`     // the sink's topic was told how far the job is, and keeps that
 	Owner      string           `json:"owner,omitempty"`      // coordinator that counts
 	Cleaned    bool             `json:"cleaned,omitempty"`    // queue and results of a final job are dropped
 

@@ -78,6 +78,26 @@ type Files interface {
 	CheckFormat(path string) error
 }
 
+// Ledgers opens topics whose transport stores messages, and how far their writer is, as one.
+type Ledgers interface {
+	// OpenLedger opens the ledger of a name on a topic that exists. Whoever opened it before can store nothing more: what
+	// he did not complete is gone, what he completed is in Progress. ErrUnsupported: the topic's transport has none.
+	OpenLedger(ctx context.Context, topic, name string) (Ledger, error)
+	// DropLedger removes what a ledger keeps beside its messages, and fences its writer. It is no error if there is none,
+	// or can be none.
+	DropLedger(ctx context.Context, topic, name string) error
+}
+
+// Ledger is an open ledger. One goroutine at a time uses it.
+type Ledger interface {
+	// Progress is what the last Write that took effect said; n is -1 if there was none, or if that was forgotten.
+	Progress() (n int64, text string)
+	// Write stores messages, on any topics of the transport, in their order, and the progress: both or nothing, and once.
+	// n grows from call to call; text is a few hundred bytes. After an error the outcome may not be known: open it again
+	// and see. An error that wraps connectors.ErrRevoked says that somebody else may have opened it.
+	Write(ctx context.Context, msgs []schemas.Message, n int64, text string) error
+}
+
 // Deps is what a Service works with. All are required.
 type Deps struct {
 	Jobs      schemas.KV // keys job.<id> and lease.<id>
@@ -91,6 +111,7 @@ type Deps struct {
 	Replayer  connectors.Replayer
 	Topics    connectors.Topics
 	Publisher connectors.Publisher
+	Ledgers   Ledgers
 	Files     Files
 	// Codec finds how a topic's message is written, by its headers. A schemas.RowCodec loses only bad rows of a message.
 	Codec   func(m *schemas.Message) (schemas.Codec, error)
@@ -103,7 +124,7 @@ func (d *Deps) validate() error {
 	for name, missing := range map[string]bool{
 		"Jobs": d.Jobs == nil, "Logs": d.Logs == nil, "Queues": d.Queues == nil, "Pipelines": d.Pipelines == nil,
 		"Lineage": d.Lineage == nil, "Records": d.Records == nil, "Fill": d.Fill == nil, "Replayer": d.Replayer == nil,
-		"Topics": d.Topics == nil, "Publisher": d.Publisher == nil, "Files": d.Files == nil, "Codec": d.Codec == nil,
+		"Topics": d.Topics == nil, "Publisher": d.Publisher == nil, "Ledgers": d.Ledgers == nil, "Files": d.Files == nil, "Codec": d.Codec == nil,
 		"Encoder": d.Encoder == nil, "Log": d.Log == nil,
 	} {
 		if missing {

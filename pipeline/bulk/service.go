@@ -180,7 +180,17 @@ func (j *Job) logConfig() schemas.LogConfig {
 	return schemas.LogConfig{Name: "LEAT_J_" + strings.ToUpper(j.ID), Prefix: "leat.job." + j.ID, MaxBytes: j.ResultBytes, Once: true}
 }
 
-// drop removes the job's queue and results.
+// drop removes the job's queue and results, and what its topic keeps of its progress.
 func (s *Service) drop(ctx context.Context, j *Job) error {
-	return errors.Join(s.deps.Queues.DropQueue(ctx, j.queueName()), s.deps.Logs.DropLog(ctx, j.logConfig().Name))
+	ctx, cancel := context.WithTimeout(ctx, sinkPatience)
+	defer cancel()
+	var err error
+	if to, perr := parseTo(j.To); perr == nil && to.kind == topicLocation && !j.Started.IsZero() {
+		err = s.deps.Ledgers.DropLedger(ctx, to.name, j.ledgerName())
+		if schemas.KindOf(err) == schemas.Denied && err != nil { // who may not delete it leaves it to the brokers
+			s.log.Warn("the job's progress stays in the cluster until its brokers forget it", "job", j.ID, "error", err)
+			err = nil
+		}
+	}
+	return errors.Join(s.deps.Queues.DropQueue(ctx, j.queueName()), s.deps.Logs.DropLog(ctx, j.logConfig().Name), err)
 }

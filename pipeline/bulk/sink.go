@@ -10,8 +10,10 @@ import (
 // sink takes the results in the order of the chunks. One goroutine uses it; at and counters are called before it starts
 // and by it.
 type sink interface {
-	// write adds a chunk: r.in holds the outputs.
-	write(ctx context.Context, chunk int64, sp span, r *rows) error
+	// write adds a part of the next chunk: r.in holds the outputs.
+	write(ctx context.Context, sp span, r *rows) error
+	// end says that the chunk is whole; c counts it.
+	end(ctx context.Context, c Counters) error
 	// at is what a job stores of the sink's place.
 	at() map[int32]uint64
 	// counters are those of what the sink holds already.
@@ -98,7 +100,9 @@ func distinct(fields []schemas.Field) []schemas.Field {
 	return fields
 }
 
-func (f *fileSink) write(ctx context.Context, _ int64, sp span, r *rows) error {
+func (f *fileSink) end(context.Context, Counters) error { return nil }
+
+func (f *fileSink) write(ctx context.Context, sp span, r *rows) error {
 	if err := f.reject(sp, r.bad); err != nil {
 		return err
 	}
