@@ -115,6 +115,8 @@ group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=8388608
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
+# A broker that follows one that is frozen takes up no new role until its read of it has timed out: 30 s by default.
+replica.socket.timeout.ms=3000
 # A mistyped topic name must be an error, not a new topic.
 auto.create.topics.enable=false
 EOF

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -69,15 +70,16 @@ const impatience = 2 * time.Second
 // producer writes events to one topic until its context ends. It never gives one up.
 type producer struct {
 	mu    sync.Mutex
-	sent  []string // ids in their order
+	sent  int
 	acked map[string]bool
 	err   error
 }
 
-func (p *producer) ids() []string {
+// stored returns the ids of the events that are acknowledged.
+func (p *producer) stored() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.sent)
+	return slices.Collect(maps.Keys(p.acked))
 }
 
 // run returns when everything is acknowledged, or over has ended.
@@ -95,8 +97,8 @@ func (p *producer) run(over, until context.Context, brokers []string, topic stri
 	defer tick.Stop()
 	for until.Err() == nil {
 		p.mu.Lock()
-		id := fmt.Sprintf("%s-%d", topic, len(p.sent))
-		p.sent = append(p.sent, id)
+		id := fmt.Sprintf("%s-%d", topic, p.sent)
+		p.sent++
 		p.mu.Unlock()
 		k.Produce(over, &kgo.Record{
 			Key: fmt.Appendf(nil, "key-%d", r.IntN(keys)), Value: samples[r.IntN(len(samples))],

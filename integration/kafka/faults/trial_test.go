@@ -239,14 +239,15 @@ func (tr *trial) answered(what string) {
 	tr.t.Logf("%s: callers were answered again after %.2f s", what, time.Since(start).Seconds())
 }
 
-// recovers waits, without touching any server, until a caller has been answered and what was produced up to now is in
-// the outputs, and prints how long both took.
+// recovers waits, without touching any server, until a caller has been answered and what was acknowledged to the
+// producers up to now is in the outputs, and prints how long both took. What they still try to write is not counted: a
+// producer that is not ours was seen to come back half a minute after the freezing of a broker.
 func (tr *trial) recovers(what string) {
 	tr.t.Helper()
 	start := time.Now()
 	var ids []string
 	for _, p := range tr.pipes {
-		ids = append(ids, p.producer.ids()...)
+		ids = append(ids, p.producer.stored()...)
 	}
 	tr.answered(what)
 	ctx, cancel := context.WithTimeout(tr.ctx, patience)
@@ -254,7 +255,7 @@ func (tr *trial) recovers(what string) {
 	if err := tr.watch.all(ctx, ids); err != nil {
 		tr.t.Fatalf("%s: %v\n%s", what, err, tr.logs())
 	}
-	tr.t.Logf("%s: what was produced until then was in the outputs after %.2f s", what, time.Since(start).Seconds())
+	tr.t.Logf("%s: what was acknowledged until then was in the outputs after %.2f s", what, time.Since(start).Seconds())
 }
 
 func (tr *trial) logs() string {
