@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/createtopics"
+	"github.com/segmentio/kafka-go/protocol/deletegroups"
 	"github.com/segmentio/kafka-go/protocol/deletetopics"
 	meta "github.com/segmentio/kafka-go/protocol/metadata"
 
@@ -280,6 +282,32 @@ func (c *Client) deleteOnce(ctx context.Context, topic string) error {
 		return kafka.Unknown
 	}
 	return codeError(ts[0].ErrorCode)
+}
+
+// DeleteGroup removes a group with its offsets. It returns when the group is gone, waiting for members that are about to
+// leave; it is no error if there is none.
+func (c *Client) DeleteGroup(ctx context.Context, name string) error {
+	const op = "kafka.DeleteGroup"
+	coord := c.coordinator(kafka.CoordinatorKeyTypeConsumer, c.name(name))
+	for tries := 0; ; tries++ {
+		_, err := coord.ask(ctx, &deletegroups.Request{GroupIDs: []string{c.name(name)}}, func(m protocol.Message) int16 {
+			for _, r := range m.(*deletegroups.Response).Responses {
+				if r.ErrorCode != 0 {
+					return r.ErrorCode
+				}
+			}
+			return 0
+		})
+		if err == nil || errors.Is(err, kafka.GroupIdNotFound) {
+			return nil
+		}
+		if errors.Is(err, kafka.NonEmptyGroup) {
+			err = kafka.GroupLoadInProgress // worth another try
+		}
+		if err := c.again(ctx, op, "group "+name, tries, err); err != nil {
+			return err
+		}
+	}
 }
 
 // retentionMs is a retention as a topic's setting has it.

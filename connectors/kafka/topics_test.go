@@ -149,6 +149,31 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// TestDeleteGroup: a group's place is gone with it, and one that still has a member is waited for.
+func TestDeleteGroup(t *testing.T) {
+	ctx := within(t)
+	c := open(t)
+	must(t, c.EnsureTopic(ctx, "t", 1))
+	_, err := c.Publish(ctx, texts("t", 10))
+	must(t, err)
+	src, err := c.Subscribe(ctx, "t", "g")
+	must(t, err)
+	ds, err := src.Receive(ctx, 4)
+	must(t, err)
+	must(t, ds[0].Settler.Accept(ctx, ds))
+	done := make(chan error, 1)
+	go func() { done <- c.DeleteGroup(ctx, "g") }()
+	must(t, src.Close(ctx))
+	must(t, <-done)
+	must(t, c.DeleteGroup(ctx, "g"))
+	must(t, c.DeleteGroup(ctx, "none"))
+	i, err := c.Topic(ctx, "t")
+	must(t, err)
+	if len(i.Groups) != 0 {
+		t.Fatalf("%+v", i)
+	}
+}
+
 // TestTooLarge: a batch that the topic does not take is sent in parts; a record that it does not take is refused alone.
 func TestTooLarge(t *testing.T) {
 	ctx := within(t)

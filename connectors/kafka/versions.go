@@ -50,8 +50,8 @@ var calls = []spoken{
 	{protocol.EndTxn, 0, 3, "0.11"},
 }
 
-// oldest is the first release that has all of calls.
-const oldest = "2.5"
+// Oldest is the first release of Kafka that has all that is used here.
+const Oldest = "2.5"
 
 // BrokerInfo is a broker as this client reaches it.
 type BrokerInfo struct {
