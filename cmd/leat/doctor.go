@@ -33,6 +33,7 @@ type doctor struct {
 	library string
 	config  string // of a server, whose Kafka is checked
 	kafka   string // brokers, over those of config
+	topics  []string
 	fix     bool
 }
 
@@ -41,10 +42,10 @@ func doctorCommand(e *env) *cobra.Command {
 	var only []string
 	checks := []struct {
 		name string
-		run  func(*doctor, context.Context) finding
+		run  func(*doctor, context.Context) []finding
 	}{
-		{"onnxruntime", (*doctor).onnxruntime}, {"disk", (*doctor).disk}, {"space", (*doctor).space},
-		{"ports", (*doctor).ports}, {"limits", (*doctor).limits}, {"server", (*doctor).serverUp}, {"clock", (*doctor).clock}, {"kafka", (*doctor).brokers},
+		{"onnxruntime", one((*doctor).onnxruntime)}, {"disk", one((*doctor).disk)}, {"space", one((*doctor).space)}, {"ports", one((*doctor).ports)},
+		{"limits", one((*doctor).limits)}, {"server", one((*doctor).serverUp)}, {"clock", one((*doctor).clock)}, {"kafka", (*doctor).brokers},
 	}
 	var names []string
 	for _, c := range checks {
@@ -54,16 +55,18 @@ func doctorCommand(e *env) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check this machine and the server, and say what to do",
 		Long: `Check ONNX Runtime's library, the speed and space of the disk, ports, limits, the
-server, the clocks, and with --kafka or --config the Kafka cluster: its brokers,
-our rights, and that a message of the size we send is stored, read and deleted
-again. Each line says what was found and, where something is
-wrong, what to do. Exit status 1 if a check failed.
+server, the clocks, and with --kafka or --config the Kafka cluster: what its
+brokers speak; our rights, and that a message of the size we send is stored, read
+by a group and in a transaction, and deleted again; and how the topics are set
+that Leat, the server's pipelines and --topic name. Each line says what was found
+and, where something is wrong, what to do. Exit status 1 if a check failed.
 
 With --fix, fetch ONNX Runtime's library (pinned version and SHA-256, through
 pip) into your cache folder if it is missing.`,
 		Example: `  leat doctor
   leat doctor --fix --only onnxruntime
   leat doctor --kafka 10.0.0.5:9092
+  leat doctor --only kafka --config leat.yaml --topic orders
   leat doctor --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,10 +81,11 @@ pip) into your cache folder if it is missing.`,
 				if len(only) > 0 && !slices.Contains(only, c.name) {
 					continue
 				}
-				f := c.run(d, cmd.Context())
-				f.Check = c.name
-				bad = bad || f.Status == "fail"
-				all = append(all, f)
+				for _, f := range c.run(d, cmd.Context()) {
+					f.Check = c.name
+					bad = bad || f.Status == "fail"
+					all = append(all, f)
+				}
 			}
 			err := e.print(all, func(w io.Writer) {
 				var rows [][]string
@@ -104,8 +108,14 @@ pip) into your cache folder if it is missing.`,
 	cmd.Flags().StringVar(&d.library, "onnxruntime", "", "ONNX Runtime's library (default: $LEAT_ONNXRUNTIME, the cache, the system)")
 	cmd.Flags().StringVar(&d.config, "config", "", "a server's YAML file, whose Kafka cluster is checked")
 	cmd.Flags().StringVar(&d.kafka, "kafka", "", "brokers of a Kafka cluster to check, HOST:PORT,...")
+	cmd.Flags().StringSliceVar(&d.topics, "topic", nil, "topics of the Kafka cluster to look at, beside those of Leat and of the server's pipelines")
 	cmd.Flags().StringVar(&d.data, "data", "", "the server's data folder (default: in your data folder)")
 	return cmd
+}
+
+// one is a check that finds one thing.
+func one(check func(*doctor, context.Context) finding) func(*doctor, context.Context) []finding {
+	return func(d *doctor, ctx context.Context) []finding { return []finding{check(d, ctx)} }
 }
 
 func (e *env) status(s string) string {

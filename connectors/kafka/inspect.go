@@ -19,6 +19,7 @@ type TopicState struct {
 	MinInSync   int
 	Cleanup     string        // cleanup.policy
 	Retention   time.Duration // negative: for ever
+	Keeps       int64         // bytes of each partition, above which the oldest go; negative: no bound
 	MaxMessage  int           // bytes
 	Producers   bool          // a message's time is the producer's word (message.timestamp.type CreateTime)
 	// Fails says what does not work as it is, Differs what holds less than it could, each in a few words.
@@ -28,8 +29,13 @@ type TopicState struct {
 // String is the topic in one line.
 func (s *TopicState) String() string {
 	kept := "kept for ever"
-	if s.Retention >= 0 {
+	switch {
+	case s.Retention >= 0 && s.Keeps >= 0:
+		kept = fmt.Sprintf("kept %s and %d bytes at most", days(s.Retention), s.Keeps)
+	case s.Retention >= 0:
 		kept = "kept " + days(s.Retention)
+	case s.Keeps >= 0:
+		kept = fmt.Sprintf("kept up to %d bytes", s.Keeps)
 	}
 	if s.Cleanup != "delete" {
 		kept = s.Cleanup + ", " + kept
@@ -116,7 +122,7 @@ func (c *Client) state(name string, cluster *meta.Response, set map[string]strin
 		return n
 	}
 	ps := cluster.Topics[0].Partitions
-	s := &TopicState{Name: name, Partitions: len(ps), Cleanup: set["cleanup.policy"], MinInSync: int(max(number("min.insync.replicas"), 1)), MaxMessage: int(number("max.message.bytes")), Retention: -1}
+	s := &TopicState{Name: name, Partitions: len(ps), Cleanup: set["cleanup.policy"], MinInSync: int(max(number("min.insync.replicas"), 1)), MaxMessage: int(number("max.message.bytes")), Retention: -1, Keeps: number("retention.bytes")}
 	if ms := number("retention.ms"); ms >= 0 {
 		s.Retention = time.Duration(min(ms, int64(1<<63-1)/int64(time.Millisecond))) * time.Millisecond
 	}
@@ -160,12 +166,12 @@ func (c *Client) state(name string, cluster *meta.Response, set map[string]strin
 		differ("unclean.leader.election.enable: a broker that is behind may lead, and what was acknowledged is lost")
 	}
 	s.Producers = set["message.timestamp.type"] != "LogAppendTime"
-	c.stateOfUse(s, number("retention.bytes"), fail, differ)
+	c.stateOfUse(s, fail, differ)
 	return s, nil
 }
 
 // stateOfUse judges by what the topic is for.
-func (c *Client) stateOfUse(s *TopicState, retentionBytes int64, fail, differ func(string, ...any)) {
+func (c *Client) stateOfUse(s *TopicState, fail, differ func(string, ...any)) {
 	isLog := strings.HasPrefix(s.Name, own+"lineage")
 	switch {
 	case isLog && s.MaxMessage < logMessage:
@@ -179,9 +185,9 @@ func (c *Client) stateOfUse(s *TopicState, retentionBytes int64, fail, differ fu
 		fail("%d partitions, and a log has one", s.Partitions)
 	}
 	switch {
-	case isLog && (s.Cleanup != "delete" || s.Retention >= 0 || retentionBytes >= 0):
+	case isLog && (s.Cleanup != "delete" || s.Retention >= 0 || s.Keeps >= 0):
 		fail("brokers delete its records (cleanup.policy %s, retention.ms %s, retention.bytes %d), and the lineage must be kept: delete, -1, -1",
-			s.Cleanup, retentionMs(s.Retention), retentionBytes)
+			s.Cleanup, retentionMs(s.Retention), s.Keeps)
 	case strings.Contains(s.Cleanup, "compact") && !strings.HasPrefix(s.Name, own):
 		differ("cleanup.policy %s: only the last record of a key is sure to be scored or replayed", s.Cleanup)
 	}

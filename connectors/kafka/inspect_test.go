@@ -50,6 +50,8 @@ func TestInspect(t *testing.T) {
 	}{
 		"small": {TopicSpec{Retention: 90 * time.Minute, Settings: map[string]string{"max.message.bytes": "1000", "message.timestamp.type": "CreateTime"}}, nil,
 			[]string{"max.message.bytes 1000, less than kafka.max_batch_bytes"}, "kept 90m, messages up to 1000 bytes, times as producers write them"},
+		"sized":             {TopicSpec{Retention: time.Hour, Settings: map[string]string{"retention.bytes": "5000"}}, nil, nil, "kept 1h and 5000 bytes at most"},
+		"logs":              {TopicSpec{Retention: -1, Settings: map[string]string{"retention.bytes": "5000"}}, nil, nil, "kept up to 5000 bytes"},
 		"compacted":         {TopicSpec{Settings: map[string]string{"cleanup.policy": "compact"}}, nil, []string{"cleanup.policy compact"}, "compact, "},
 		"unclean":           {TopicSpec{Settings: map[string]string{"unclean.leader.election.enable": "true"}}, nil, []string{"unclean.leader.election.enable"}, ""},
 		"short":             {TopicSpec{Partitions: 1, Settings: map[string]string{"min.insync.replicas": strconv.Itoa(broker.Count() + 1)}}, []string{"1 partition with fewer replicas in sync"}, nil, ""},
