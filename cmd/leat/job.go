@@ -136,9 +136,9 @@ func jobList(e *env) *cobra.Command {
 				var rows [][]string
 				for i := range l.Jobs {
 					j := &l.Jobs[i]
-					rows = append(rows, []string{j.ID, string(j.Status), j.Pipeline, j.From, j.To, jobRows(j), ago(j.Created), orDash(j.Reason)})
+					rows = append(rows, []string{j.ID, string(j.Status), j.Pipeline, j.From, j.To, jobRows(j), orDash(jobLeft(j)), ago(j.Created), orDash(j.Reason)})
 				}
-				table(w, []string{"JOB", "STATUS", "PIPELINE", "FROM", "TO", "ROWS", "MADE", "REASON"}, rows)
+				table(w, []string{"JOB", "STATUS", "PIPELINE", "FROM", "TO", "ROWS", "LEFT", "MADE", "REASON"}, rows)
 			})
 		},
 	}
@@ -161,6 +161,33 @@ func jobRows(v *bulk.View) string {
 		s += fmt.Sprintf(", %s skipped", count(uint64(v.Skipped)))
 	}
 	return s
+}
+
+// jobLeft says what a job has still to do, in rows, in event time and in time; "" if that is nothing, or not known.
+func jobLeft(v *bulk.View) string {
+	if v.Status == bulk.Done || v.Status == bulk.Cancelled {
+		return ""
+	}
+	var parts []string
+	if v.RowsLeft > 0 {
+		parts = append(parts, count(uint64(v.RowsLeft))+" rows")
+	}
+	if v.EventLag > 0 {
+		parts = append(parts, seconds(v.EventLag)+" of events")
+	}
+	if v.Left != "" {
+		parts = append(parts, "about "+v.Left)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// seconds writes a duration: whole seconds, or what is less than one.
+func seconds(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	if d >= time.Second {
+		return d.Round(time.Second).String()
+	}
+	return d.Round(time.Millisecond).String()
 }
 
 // jobDo makes a command that asks something of one job and prints the job.
@@ -304,8 +331,8 @@ func (w *jobWatch) show(v *bulk.View) {
 			w.passed = 0
 		}
 		text := fmt.Sprintf("%s %s rows, %s rows/s", v.Status, count(uint64(v.Rows)), count(uint64(v.Rate)))
-		if v.Left != "" {
-			text += ", " + v.Left + " left"
+		if left := jobLeft(v); left != "" {
+			text += "; left: " + left
 		}
 		if v.Reason != "" {
 			text += " (" + v.Reason + ")"
@@ -320,8 +347,8 @@ func (w *jobWatch) show(v *bulk.View) {
 	}
 	w.printed = time.Now()
 	line := fmt.Sprintf("%s: %.1f%%, %s rows, %s rows/s", v.Status, 100*v.Progress, count(uint64(v.Rows)), count(uint64(v.Rate)))
-	if v.Left != "" {
-		line += ", " + v.Left + " left"
+	if left := jobLeft(v); left != "" {
+		line += "; left: " + left
 	}
 	if v.Reason != "" {
 		line += " (" + v.Reason + ")"
@@ -362,8 +389,26 @@ func (e *env) printJob(v *bulk.View) error {
 			}
 			line("took", "%s%s", time.Duration(v.Elapsed*float64(time.Second)).Round(time.Millisecond), rate)
 		}
-		if v.Left != "" {
-			line("left", "%s", v.Left)
+		if left := jobLeft(v); left != "" {
+			line("left", "%s", left)
+		}
+		if !v.EventTime.IsZero() {
+			line("events", "done up to %s", v.EventTime.Format(time.RFC3339))
+		}
+		if len(v.Partitions) > 1 && !v.Final() {
+			for _, p := range v.Partitions {
+				at := "not begun"
+				switch {
+				case p.Left == 0:
+					at = "done"
+				case p.Next > p.First:
+					at = "at " + strconv.FormatUint(p.Next, 10)
+				}
+				if p.EventLag > 0 {
+					at += ", " + seconds(p.EventLag) + " of events left"
+				}
+				line("  part. "+strconv.Itoa(int(p.Partition)), "%d to %d, %s", p.First, p.Last, at)
+			}
 		}
 		if v.Throttle > 0 {
 			line("throttle", "%s rows/s", count(uint64(v.Throttle)))

@@ -169,11 +169,33 @@ func TestJobDetachAndCancel(t *testing.T) {
 func TestJobLines(t *testing.T) {
 	var out bytes.Buffer
 	w := &jobWatch{e: &env{err: &out}, printed: time.Now().Add(-lineEvery)}
-	v := &bulk.View{Job: bulk.Job{Status: bulk.Running, Counters: bulk.Counters{Rows: 1500, Rate: 250}}, Progress: 0.25, Left: "18s"}
+	v := &bulk.View{Job: bulk.Job{Status: bulk.Running, Counters: bulk.Counters{Rows: 1500, Rate: 250}}, Progress: 0.25, Left: "18s",
+		RowsLeft: 4500, EventLag: 90061.2}
 	w.show(v)
 	w.show(v) // too soon
-	if want := "running: 25.0%, 1,500 rows, 250 rows/s, 18s left\n"; out.String() != want {
+	if want := "running: 25.0%, 1,500 rows, 250 rows/s; left: 4,500 rows, 25h1m1s of events, about 18s\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// What is shown of a job over a topic: what is left of the whole, and how far it is in each partition.
+func TestJobShowsPartitions(t *testing.T) {
+	var out bytes.Buffer
+	at := time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)
+	v := &bulk.View{Job: bulk.Job{ID: "j", Status: bulk.Running, Counters: bulk.Counters{Rows: 150, EventTime: at}}, RowsLeft: 250, EventLag: 0.25,
+		Partitions: []bulk.PartitionView{{First: 1, Last: 100, Next: 101}, {Partition: 1, First: 1, Last: 100, Next: 51, Left: 50, EventLag: 0.125}, {Partition: 2, First: 7, Last: 206, Next: 7, Left: 200, EventLag: 0.25}}}
+	if err := (&env{out: &out}).printJob(v); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "left      250 rows, 250ms of events\n", "events    done up to 2026-05-01T08:00:00Z\n",
+		"part. 0 1 to 100, done\n", "part. 1 1 to 100, at 51, 125ms of events left\n", "part. 2 7 to 206, not begun, 250ms of events left\n")
+	out.Reset()
+	v.Status, v.RowsLeft, v.EventLag = bulk.Done, 0, 0
+	if err := (&env{out: &out}).printJob(v); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out.String(), "left") || strings.Contains(out.String(), "part.") {
+		t.Errorf("of a job that is done: %s", out.String())
 	}
 }
 

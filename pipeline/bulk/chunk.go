@@ -27,14 +27,16 @@ type span struct {
 	Partition int32  `json:"partition,omitempty"`
 	First     ref    `json:"first"`
 	End       ref    `json:"end"`
+	Newest    int64  `json:"newest,omitempty"` // event time of its newest row when it was cut, nanoseconds; 0: not known
 }
 
 // origin is what a stored message says beside its rows. Files have none.
 type origin struct {
 	request string
 	row     int32 // in the request
-	event   int64 // nanoseconds; 0: none
+	event   int64 // as its message states it, nanoseconds; 0: none
 	key     string
+	when    int64 // event time, nanoseconds: event, or when the message was stored; of the source alone, no chunk carries it
 }
 
 // bad is a row that is not scored: rejected, or skipped because the lineage does not hold its input whole.
@@ -43,6 +45,7 @@ type bad struct {
 	skipped bool
 	kind    string
 	reason  string
+	when    int64 // as origin.when
 }
 
 // maxReason bounds what a bad row says of itself, so that a chunk of bad rows still fits a message.
@@ -387,6 +390,7 @@ const (
 	headerPartition = "Leat-Partition" // same
 	headerFirst     = "Leat-First"     // place of its first row: unit.sub
 	headerEnd       = "Leat-End"       // first place behind it
+	headerNewest    = "Leat-Newest"    // event time of its newest row, nanoseconds; 0: not known
 	headerLayout    = "Leat-Layout"    // columns before the inputs
 )
 
@@ -431,6 +435,7 @@ func (h *chunkHead) header(j *Job, schema schemas.SchemaID) schemas.Header {
 		headerPartition:           {strconv.FormatInt(int64(h.Partition), 10)},
 		headerFirst:               {h.First.String()},
 		headerEnd:                 {h.End.String()},
+		headerNewest:              {strconv.FormatInt(h.Newest, 10)},
 		headerLayout:              {strconv.Itoa(int(h.layout))},
 	}
 }
@@ -442,13 +447,16 @@ func parseChunkHead(h schemas.Header) (c chunkHead, err error) {
 	const op = "bulk.parseChunkHead"
 	number := func(name string, bits int) int64 {
 		n, perr := strconv.ParseInt(h.Get(name), 10, bits)
-		if perr != nil || n < 0 {
+		if perr != nil || n < 0 && name != headerNewest {
 			err = schemas.FieldErrorf(schemas.Invalid, op, name, "%.40q is not a number", h.Get(name))
 		}
 		return n
 	}
 	c.chunk = number(headerChunk, 64)
 	c.Partition = int32(number(headerPartition, 32))
+	if h.Get(headerNewest) != "" { // chunks of earlier versions have none
+		c.Newest = number(headerNewest, 64)
+	}
 	l := number(headerLayout, 8)
 	c.layout, c.Stream = layout(l), h.Get(headerStream)
 	if err != nil {

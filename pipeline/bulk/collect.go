@@ -207,7 +207,7 @@ func (k *collector) write(ctx context.Context, r *result) error {
 	c.Scored += int64(scored)
 	c.Rejected += int64(rejected)
 	c.Skipped += int64(skipped)
-	c.Passed = max(c.Passed, k.job.Ends.passed(r.span))
+	c.reach(&k.job.Ends, r.span)
 	if err := k.sink.end(ctx, c); err != nil {
 		return err
 	}

@@ -330,7 +330,7 @@ func TestTopicSinkSurvivesTwoDeathsInARow(t *testing.T) {
 	}
 	rev := p.model.revision()
 	j := &Job{ID: "two-deaths", Pipeline: "sums", Revision: rev.Revision, From: "topic:flights", To: "topic:scores", Status: Failed,
-		Ends: Ends{Ranges: []Range{{0, 1, 10}}}}
+		Ends: Ends{Ranges: []Range{{First: 1, Last: 10}}}}
 	if err := p.store.create(t.Context(), j, rev); err != nil {
 		t.Fatal(err)
 	}

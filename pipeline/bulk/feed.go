@@ -78,6 +78,7 @@ func (f *feeder) feedRange(ctx context.Context, r Range) error {
 				return nil
 			}
 			sp = f.cut(r, end)
+			sp.Newest = f.staged.newest(sp.End)
 			var err error
 			if sp, err = f.pin(ctx, sp); err != nil {
 				return err
@@ -201,6 +202,9 @@ func (f *feeder) peek(n, nbad int) (at ref, isBad, ok bool) {
 func (f *feeder) refuse() {
 	s := f.staged
 	b := newBad(s.at[0], schemas.Errorf(schemas.Invalid, "bulk.cut", "the row is larger than a message may be: at most %d bytes", maxChunkBytes))
+	if len(s.origins) > 0 {
+		b.when = s.origins[0].when
+	}
 	f.spare = s.drop(1, 0, f.spare)
 	i, _ := slices.BinarySearchFunc(s.bad, b.at, func(x bad, at ref) int { return compareRef(x.at, at) })
 	s.bad = slices.Insert(s.bad, i, b)

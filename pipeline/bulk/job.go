@@ -70,6 +70,9 @@ type Counters struct {
 	Rejected int64   `json:"rejected"`       // bad rows: the job ends with exit code 3 if there are any
 	Skipped  int64   `json:"skipped"`        // lineage inputs that were not recorded whole: same
 	Rate     float64 `json:"rate,omitempty"` // rows/s over the last seconds
+
+	// EventTime is that of the newest row that is done, in the partition at work: of a stored source.
+	EventTime time.Time `json:"event_time,omitzero"`
 }
 
 // environment writes an environment for people.
@@ -89,6 +92,9 @@ type Range struct {
 	Partition int32  `json:"partition"`
 	First     uint64 `json:"first"`
 	Last      uint64 `json:"last"`
+
+	FirstTime time.Time `json:"first_time,omitzero"` // event time of the first message, as far as it was found
+	LastTime  time.Time `json:"last_time,omitzero"`  // same, of the last one
 }
 
 // len returns how many sequences the range holds.

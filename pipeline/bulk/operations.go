@@ -56,11 +56,15 @@ type JobList struct {
 // View is a job as people ask for it.
 type View struct {
 	Job
-	Progress float64 `json:"progress"`          // 0 to 1; 0 while the total is unknown
-	Left     string  `json:"left,omitempty"`    // estimated time to the end: "1m30s"
-	Exit     int     `json:"exit"`              // exit code of a command that waited for the job
-	Ended    bool    `json:"ended"`             // done, failed, cancelled, or paused until somebody resumes it
-	Elapsed  float64 `json:"elapsed,omitempty"` // seconds since the start, or from start to end
+	Progress float64 `json:"progress"`            // 0 to 1; 0 while the total is unknown
+	Left     string  `json:"left,omitempty"`      // estimated time to the end: "1m30s"
+	RowsLeft int64   `json:"rows_left"`           // of the source, estimated from what is passed; 0 while the total is unknown
+	EventLag float64 `json:"event_lag,omitempty"` // seconds of event time to the end: the most of all partitions
+	Exit     int     `json:"exit"`                // exit code of a command that waited for the job
+	Ended    bool    `json:"ended"`               // done, failed, cancelled, or paused until somebody resumes it
+	Elapsed  float64 `json:"elapsed,omitempty"`   // seconds since the start, or from start to end
+
+	Partitions []PartitionView `json:"partitions,omitempty"` // of a topic; jobs.list leaves them out
 }
 
 func view(j *Job, now time.Time) View {
@@ -70,6 +74,13 @@ func view(j *Job, now time.Time) View {
 	}
 	if j.Status == Done {
 		v.Progress = 1
+	}
+	v.RowsLeft = j.remaining()
+	if j.Ends.Ranges != nil {
+		v.Partitions = j.partitions()
+		for i := range v.Partitions {
+			v.EventLag = max(v.EventLag, v.Partitions[i].EventLag)
+		}
 	}
 	if d, ok := j.Left(); ok {
 		v.Left = d.String()
@@ -262,7 +273,9 @@ func (s *Service) List(ctx context.Context, r *ListRequest) (*JobList, error) {
 			return nil, err
 		}
 		if (r.Status == "" || string(j.Status) == r.Status) && (r.Pipeline == "" || j.Pipeline == r.Pipeline) {
-			out.Jobs = append(out.Jobs, view(j, now))
+			v := view(j, now)
+			v.Partitions = nil
+			out.Jobs = append(out.Jobs, v)
 		}
 	}
 	return out, nil

@@ -59,10 +59,11 @@ func (s *Service) endsOf(ctx context.Context, from location, in *schemas.Schema)
 		e := Ends{}
 		for _, sp := range spans {
 			if sp.Last >= sp.First && sp.Last > 0 {
-				e.Ranges = append(e.Ranges, Range{sp.Partition, sp.First, sp.Last})
+				e.Ranges = append(e.Ranges, Range{Partition: sp.Partition, First: sp.First, Last: sp.Last})
 			}
 		}
 		slices.SortFunc(e.Ranges, func(a, b Range) int { return int(a.Partition) - int(b.Partition) })
+		s.edges(ctx, from.name, e.Ranges)
 		return e, nil
 	case lineageLocation:
 		return s.lineageEnds(ctx, from)
@@ -97,7 +98,7 @@ func (e *Ends) total() int64 {
 	return n
 }
 
-// passed returns how much of total lies before the end of sp.
+// passed returns how much of total lies before the end of sp. A message that it ends in is passed.
 func (e *Ends) passed(sp span) int64 {
 	if e.Ranges == nil {
 		return int64(sp.End.Unit)
@@ -105,7 +106,11 @@ func (e *Ends) passed(sp span) int64 {
 	n := int64(0)
 	for _, r := range e.Ranges {
 		if r.Partition == sp.Partition {
-			return n + min(int64(sp.End.Unit-r.First), r.len())
+			end := int64(sp.End.Unit - r.First)
+			if sp.End.Sub > 0 {
+				end++
+			}
+			return n + min(end, r.len())
 		}
 		n += r.len()
 	}
@@ -115,7 +120,7 @@ func (e *Ends) passed(sp span) int64 {
 // ranges returns what is to be read, in order. A file is one range whose end shows when it is reached.
 func (e *Ends) ranges() []Range {
 	if e.Size > 0 || e.Rows > 0 || !e.Modified.IsZero() {
-		return []Range{{0, 0, math.MaxUint64 - 1}}
+		return []Range{{Last: math.MaxUint64 - 1}}
 	}
 	return e.Ranges
 }

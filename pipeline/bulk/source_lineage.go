@@ -47,7 +47,7 @@ func (s *Service) lineageEnds(ctx context.Context, from location) (Ends, error) 
 		first = max(first, seq)
 	}
 	if first = max(first, 1); last >= first {
-		e.Ranges = []Range{{0, first, last}}
+		e.Ranges = []Range{{First: first, Last: last}}
 	}
 	return e, nil
 }
@@ -100,7 +100,11 @@ func (l *lineageSource) fill(ctx context.Context, r *rows) error {
 		}
 		r.in.Advance(1)
 		r.at = append(r.at, at)
-		r.origins = append(r.origins, origin{request: rec.RequestID, row: rec.Row.Row, event: eventNanos(rec.EventTime)})
+		o := origin{request: rec.RequestID, row: rec.Row.Row, event: eventNanos(rec.EventTime)}
+		if o.when = o.event; o.when == 0 {
+			o.when = eventNanos(rec.Received)
+		}
+		r.origins = append(r.origins, o)
 	}
 	return ctx.Err()
 }

@@ -55,6 +55,7 @@ func (t *topicSource) add(r *rows, d *connectors.Delivery) error {
 	if t.name == "" {
 		t.name = d.From.Stream
 	}
+	when := eventNanos(eventTime(d))
 	fresh := func(sub int) bool { return !(ref{seq, int32(sub)}).before(t.from) }
 	before := r.in.Rows()
 	good, faults, err := t.decode(r.in, &d.Message)
@@ -63,21 +64,23 @@ func (t *topicSource) add(r *rows, d *connectors.Delivery) error {
 	}
 	if err != nil {
 		if fresh(0) {
-			r.bad = append(r.bad, newBad(ref{Unit: seq}, err))
+			b := newBad(ref{Unit: seq}, err)
+			b.when = when
+			r.bad = append(r.bad, b)
 		}
 		return nil
 	}
-	o := origin{request: d.Header.Get(schemas.HeaderRequestID), key: d.Key}
-	if s := d.Header.Get(schemas.HeaderEventTime); s != "" {
-		if when, err := time.Parse(time.RFC3339Nano, s); err == nil { // an event time that cannot be read is none
-			o.event = eventNanos(when)
-		}
+	o := origin{request: d.Header.Get(schemas.HeaderRequestID), key: d.Key, when: when}
+	if t, ok := statedTime(d); ok {
+		o.event = eventNanos(t)
 	}
 	stale := 0
 	for sub, n := 0, good+len(faults); sub < n; sub++ {
 		if len(faults) > 0 && faults[0].Row == sub {
 			if fresh(sub) {
-				r.bad = append(r.bad, newBad(ref{seq, int32(sub)}, faults[0].Err))
+				b := newBad(ref{seq, int32(sub)}, faults[0].Err)
+				b.when = when
+				r.bad = append(r.bad, b)
 			}
 			faults = faults[1:]
 			continue
