@@ -29,9 +29,11 @@ type committer struct {
 	gather  time.Duration // how long an open unit waits for more works; 0: not at all
 	full    int           // rows at which it waits no longer
 
-	stop   chan struct{}  // closed by close
-	loops  sync.WaitGroup // one for each line; none is added once stop is closed
-	broken atomic.Bool    // of a topic: something could not be scored or written before the door closed
+	stop  chan struct{}  // closed by close
+	loops sync.WaitGroup // one for each line; none is added once stop is closed
+	// storing are answers on their way to where they are stored. A door waits for its own, since they are in its hand.
+	storing sync.WaitGroup // added to by loops
+	broken  atomic.Bool    // of a topic: something could not be scored or written before the door closed
 
 	mu struct {
 		sync.RWMutex
@@ -121,6 +123,7 @@ func (c *committer) close() {
 	c.mu.Unlock()
 	close(c.stop)
 	c.loops.Wait()
+	c.storing.Wait()
 }
 
 // hasten has every open unit committed without waiting for more.
@@ -375,6 +378,22 @@ func (u *unit) reset() {
 	u.recs.Reset()
 }
 
+// answer writes the replies of works, those of one door with one call.
+func (c *committer) answer(works []*work) {
+	for i, w := range works {
+		if len(w.replies) == 0 {
+			continue
+		}
+		for _, o := range works[i+1:] {
+			if o.door == w.door {
+				w.replies = append(w.replies, o.replies...)
+				o.answered()
+			}
+		}
+		c.respond(w)
+	}
+}
+
 // respond writes a work's replies with one flush.
 func (c *committer) respond(w *work) {
 	if len(w.replies) == 0 {
@@ -383,7 +402,13 @@ func (c *committer) respond(w *work) {
 	if err := w.door.Responder.Respond(c.ctx, w.replies); err != nil {
 		c.p.host.Log.Warn("answers lost", "pipeline", c.p.name, "answers", len(w.replies), slog.Any("error", err))
 	}
+	w.answered()
+}
+
+// answered forgets the replies.
+func (w *work) answered() {
 	clear(w.replies)
+	clear(w.ids)
 	w.replies, w.ids = w.replies[:0], w.ids[:0]
 }
 

@@ -27,6 +27,9 @@ type Binding struct {
 	Durable   bool                 // a stored stream: ordered, settled, a bad message goes to the dead letters
 	Trusted   bool                 // Leat-Principal was set by our own door, not by the caller
 
+	// StoresAnswers says that the Responder waits until answers are stored: what comes next does not wait for that.
+	StoresAnswers bool
+
 	// Transactor makes a durable door exactly once: it is of the Source's transport, which holds the output topic and the
 	// log of the lineage too. nil: at least once.
 	Transactor connectors.Transactor

@@ -98,6 +98,7 @@ type process struct {
 	out    *gatedPublisher
 
 	sources func(connectors.Source) connectors.Source // wraps what is opened online, if not nil
+	answers connectors.Responder                      // stores the answers of the door "http", if not nil
 
 	changes chan change
 	cancel  context.CancelFunc
@@ -259,10 +260,14 @@ func (p *process) online(ctx context.Context, name string) ([]pipeline.Binding, 
 	if p.sources != nil {
 		near = p.sources(near)
 	}
-	return []pipeline.Binding{
+	bs := []pipeline.Binding{
 		{Via: "nats", Source: far, Responder: p.client},
 		{Via: "http", Source: near, Responder: p.broker, Trusted: true},
-	}, err
+	}
+	if p.answers != nil {
+		bs[1].Responder, bs[1].StoresAnswers = p.answers, true
+	}
+	return bs, err
 }
 
 func (p *process) topic(ctx context.Context, s *pipeline.Spec) (b pipeline.Binding, err error) {

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
@@ -175,6 +177,66 @@ func TestScoringGoesOnWhileAnAppendIsInFlight(t *testing.T) {
 	if got := p.log.calls.Load(); got > 3 {
 		t.Errorf("%d appends: what was scored meanwhile goes into the next one", got)
 	}
+}
+
+// slowAnswers lets no call go on before it is told to.
+type slowAnswers struct {
+	connectors.Responder
+	calls chan int // answers of each
+	gate  chan struct{}
+}
+
+func (s *slowAnswers) Respond(ctx context.Context, rs []connectors.Response) error {
+	s.calls <- len(rs)
+	<-s.gate
+	return s.Responder.Respond(ctx, rs)
+}
+
+// TestStoredAnswersHoldNothingUp: while answers are being stored, others are recorded and answered.
+func TestStoredAnswersHoldNothingUp(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	slow := &slowAnswers{Responder: p.broker, calls: make(chan int, 100), gate: make(chan struct{})}
+	p.answers = slow
+	p.serve("sums")
+	var wg sync.WaitGroup
+	wg.Go(func() { p.ask("sums", body(1)).wants(t, 1) })
+	if n := <-slow.calls; n != 1 {
+		t.Fatalf("%d answers to one", n)
+	}
+	asks(w, p.client, "sums", body(2)).wants(t, 2)
+	entered, gate := make(chan struct{}, 10), make(chan struct{})
+	p.log.set(func([]byte) error {
+		entered <- struct{}{}
+		<-gate
+		return nil
+	})
+	wg.Go(func() { p.ask("sums", body(3)).wants(t, 3) })
+	<-entered
+	const n = 50
+	for i := range n {
+		wg.Go(func() { p.ask("sums", body(float64(i+10))).wants(t, float64(i+10)) })
+	}
+	w.eventually("all are scored", func() bool {
+		sum := 0
+		for _, r := range p.model.runs() {
+			sum += r
+		}
+		return sum == n+3
+	})
+	close(gate)
+	calls := 0
+	for answers := 0; answers < n+1; calls++ {
+		answers += <-slow.calls
+	}
+	if calls > 3 {
+		t.Errorf("%d calls: what is recorded together is answered together", calls)
+	}
+	stopped := make(chan struct{})
+	go func() { p.stop(); close(stopped) }()
+	close(slow.gate)
+	wg.Wait()
+	<-stopped
 }
 
 func TestAsyncAnswersBeforeItsRecordAndLosesNone(t *testing.T) {

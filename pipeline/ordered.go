@@ -41,9 +41,7 @@ func newOrdered(ctx context.Context, p *processor) *committer {
 func (o *ordered) commit(_ *line, u *unit) {
 	c := o.c
 	if fault.ReplyFirst {
-		for _, w := range u.works {
-			c.respond(w)
-		}
+		c.answer(u.works)
 		fault.Widen()
 	}
 	pos, err := schemas.Position{}, error(nil)
@@ -60,29 +58,46 @@ func (o *ordered) commit(_ *line, u *unit) {
 			}
 			if !w.async {
 				w.tell(e)
-				c.respond(w)
 			}
 		}
+		c.answer(u.works)
 		for err != nil && dr != nil && dr.wait(c.ctx, retryPause) {
 			pos, err = o.append(u)
 		}
-	} else {
-		for _, w := range u.works {
-			if !w.async {
-				c.respond(w)
-			}
-		}
 	}
 	if !u.works[0].door.Durable {
-		for _, w := range u.works {
-			w.done()
-		}
+		o.finish(u.works)
 		return
 	}
 	if err != nil {
 		c.broken.Store(true)
 	}
 	o.handOver(u, pos)
+}
+
+// finish answers recorded works of requests. Where a door stores its answers that takes a round trip, or longer if brokers
+// are away: they are written beside what comes next, in as many goroutines as its admission allows.
+func (o *ordered) finish(works []*work) {
+	var stored []*work
+	now := works[:0]
+	for _, w := range works {
+		if w.door.StoresAnswers {
+			stored = append(stored, w)
+		} else {
+			now = append(now, w)
+		}
+	}
+	if len(stored) > 0 {
+		o.c.storing.Go(func() { o.finishNow(stored) })
+	}
+	o.finishNow(now)
+}
+
+func (o *ordered) finishNow(works []*work) {
+	o.c.answer(works)
+	for _, w := range works {
+		w.done()
+	}
 }
 
 // handOver gives a topic's recorded works to a follower.

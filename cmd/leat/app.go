@@ -476,7 +476,7 @@ func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, erro
 		if err != nil {
 			return nil, errors.Join(err, far.Close(ctx), near.Close(ctx))
 		}
-		bs = append(bs, pipeline.Binding{Via: "kafka", Source: src, Responder: a.kafka})
+		bs = append(bs, pipeline.Binding{Via: "kafka", Source: src, Responder: a.kafka, StoresAnswers: true})
 	}
 	return bs, nil
 }
