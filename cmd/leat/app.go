@@ -140,14 +140,6 @@ func (a *app) openFormats(context.Context) error {
 	return err
 }
 
-// event finds how an event is written that a job reads. Pipelines differ in what they expect of a topic, so one that
-// does not say it is JSON. A schema registry answers within its own deadline.
-func (a *app) event(m *schemas.Message) (schemas.Codec, error) {
-	return a.formats.For(context.Background(), m, jsonInput)
-}
-
-var jsonInput, _ = codec.ParseInput(codec.JSON, nil) // never fails
-
 // fit cuts the sizes of streams to shares of what the disk has for them: a stream reserves its size when it is made, and
 // a server on a small disk shall start too.
 func (a *app) fit(limit int64) {
@@ -238,7 +230,7 @@ func (a *app) openPipelines(ctx context.Context) error {
 	a.jobs, err = bulk.New(a.cfg.Jobs, bulk.Deps{
 		Jobs: kv, Logs: a.client, Queues: a.client, Pipelines: pins{a.host}, Lineage: a.stream, Records: a.reader,
 		Fill: a.lineageFill, Replayer: a.topics, Topics: a.topics, Publisher: a.topics, Ledgers: a.topics, Files: jobFiles{},
-		Codec: a.event, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
+		Codec: a.formats.For, Encoder: jsonrow.Rows(), Log: a.log, Metrics: bulk.NewMetrics(a.metrics),
 	})
 	return err
 }

@@ -237,7 +237,7 @@ func (s *Service) attempt(ctx context.Context, l *lease, j *Job) error {
 	if err := c.readLog(ctx); err != nil {
 		return err
 	}
-	src, err := s.openSource(ctx, c.job, c.sig.Inputs)
+	src, err := s.openSource(ctx, c.job, rev)
 	if err != nil {
 		return err
 	}

@@ -290,7 +290,7 @@ func TestTwoCoordinatorsCutAlike(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			src, err := s.openSource(ctx, j, c.sig.Inputs)
+			src, err := s.openSource(ctx, j, p.model.revision())
 			if err == nil {
 				err = c.feed(ctx, src)
 				src.close(ctx)

@@ -40,6 +40,7 @@ type world struct {
 	seq      int
 	lost     func(uint64) bool // messages that the topics of later processes have lost
 	features int               // of the benchmark's model; 0: the arithmetic one
+	input    *pipeline.Input   // of the pipeline
 	late     bool              // publishes come after the transport's duplicate window
 	kafka    *kafka.Config     // where topics live; nil: on NATS
 	doom     *doom             // how later processes die; nil: as a test says
@@ -181,6 +182,8 @@ func (w *world) start(cpu string) *process {
 	})
 	must(err)
 	w.seq++
+	formats, err := codec.New(codec.Config{})
+	must(err)
 	p.topics = client
 	if w.kafka != nil {
 		p.kafka, err = kafka.Dial(ctx, *w.kafka, w.log)
@@ -201,7 +204,7 @@ func (w *world) start(cpu string) *process {
 			st, err := p.logs.Jobs.Stats(ctx)
 			return float64(st.Bytes) / float64(max(st.MaxBytes, 1)), err
 		},
-		Replayer: replayer, Topics: p.topics, Publisher: publisher, Ledgers: p, Files: diskFiles{}, Codec: codec.For, Encoder: jsonrow.Rows(),
+		Replayer: replayer, Topics: p.topics, Publisher: publisher, Ledgers: p, Files: diskFiles{}, Codec: formats.For, Encoder: jsonrow.Rows(),
 		Log: w.log.With("process", w.seq),
 	})
 	must(err)

@@ -16,7 +16,8 @@ import (
 // name is "poison", as a runtime refuses a string that it cannot take.
 type arithmetic struct {
 	sig   schemas.Signature
-	delay time.Duration // of a run
+	delay time.Duration   // of a run
+	input *pipeline.Input // of its pipeline
 	runs  atomic.Int64
 	fault atomic.Pointer[error] // every run fails with it
 }
@@ -38,7 +39,9 @@ func (w *world) newModel() *arithmetic {
 	if w.features > 0 {
 		return &arithmetic{sig: summed(w.features)}
 	}
-	return newArithmetic()
+	m := newArithmetic()
+	m.input = w.input
+	return m
 }
 
 func (a *arithmetic) Signature() schemas.Signature { return a.sig }
@@ -104,7 +107,7 @@ func (a *arithmetic) Open(context.Context, scorers.Version) (scorers.Package, er
 func (a *arithmetic) revision() *pipeline.Revision {
 	v := a.version()
 	return &pipeline.Revision{
-		Revision: strings.Repeat("cd", 32), Spec: pipeline.Spec{Name: "sums", Route: pipeline.Node{Model: "sums@1"}},
+		Revision: strings.Repeat("cd", 32), Spec: pipeline.Spec{Name: "sums", Input: a.input, Route: pipeline.Node{Model: "sums@1"}},
 		Models:    []pipeline.ResolvedModel{{Node: pipeline.RootPath, Ref: "sums@1", Name: "sums", Version: 1, Digest: v.Digest}},
 		Signature: a.sig, Created: time.Now(), Cause: "apply",
 	}

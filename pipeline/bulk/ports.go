@@ -10,6 +10,7 @@ import (
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 )
 
 // Pipelines is what jobs need of the pipelines that live in this process.
@@ -113,8 +114,9 @@ type Deps struct {
 	Publisher connectors.Publisher
 	Ledgers   Ledgers
 	Files     Files
-	// Codec finds how a topic's message is written, by its headers. A schemas.RowCodec loses only bad rows of a message.
-	Codec   func(m *schemas.Message) (schemas.Codec, error)
+	// Codec finds how a topic's message is written, by its headers, or as the pipeline's input says; Unavailable if that
+	// cannot be found out now. A schemas.RowCodec loses only bad rows of a message. See codec.Set.For.
+	Codec   func(ctx context.Context, m *schemas.Message, in *codec.Input) (schemas.Codec, error)
 	Encoder schemas.Encoder // of the messages of a topic sink
 	Log     *slog.Logger
 	Metrics *Metrics // nil: counted nowhere

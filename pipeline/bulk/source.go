@@ -14,6 +14,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 
 	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -30,15 +31,16 @@ type source interface {
 	close(ctx context.Context)
 }
 
-// openSource opens a job's source for rows of the schema.
-func (s *Service) openSource(ctx context.Context, j *Job, in *schemas.Schema) (source, error) {
+// openSource opens a job's source for rows of the revision's inputs.
+func (s *Service) openSource(ctx context.Context, j *Job, rev *pipeline.Revision) (source, error) {
 	from, err := parseFrom(j.From)
 	if err != nil {
 		return nil, err
 	}
+	in := rev.Signature.Inputs
 	switch from.kind {
 	case topicLocation:
-		return &topicSource{topic: from.name, replayer: s.deps.Replayer, codec: s.deps.Codec, max: j.ChunkRows}, nil
+		return s.openTopicSource(j, from.name, rev)
 	case lineageLocation:
 		return &lineageSource{pipeline: from.name, records: s.deps.Records, in: in, rows: j.ChunkRows}, nil
 	}

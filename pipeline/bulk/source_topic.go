@@ -7,19 +7,34 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/codec"
 )
 
 // topicSource reads stored messages, partition by partition. A message that cannot be decoded is one bad row.
 type topicSource struct {
 	topic    string
 	replayer connectors.Replayer
-	codec    func(*schemas.Message) (schemas.Codec, error)
+	codec    func(context.Context, *schemas.Message, *codec.Input) (schemas.Codec, error)
+	input    *codec.Input // of messages that do not say how they are written
 	max      int
 	name     string // of the stream, in positions; known after the first message
 
 	open connectors.Source
 	from ref
+}
+
+func (s *Service) openTopicSource(j *Job, topic string, rev *pipeline.Revision) (source, error) {
+	var in pipeline.Input
+	if rev.Spec.Input != nil {
+		in = *rev.Spec.Input
+	}
+	input, err := codec.ParseInput(in.Format, in.Columns)
+	if err != nil {
+		return nil, err
+	}
+	return &topicSource{topic: topic, replayer: s.deps.Replayer, codec: s.deps.Codec, input: input, max: j.ChunkRows}, nil
 }
 
 func (t *topicSource) seek(ctx context.Context, r Range, from ref) error {
@@ -41,7 +56,7 @@ func (t *topicSource) fill(ctx context.Context, r *rows) error {
 		return err
 	}
 	for _, d := range ds {
-		if err := t.add(r, d); err != nil {
+		if err := t.add(ctx, r, d); err != nil {
 			return err
 		}
 	}
@@ -50,7 +65,7 @@ func (t *topicSource) fill(ctx context.Context, r *rows) error {
 
 // add decodes a message. Rows of it that belong to an earlier chunk are left out. Unavailable: its schema cannot be
 // looked up now, which says nothing of the message.
-func (t *topicSource) add(r *rows, d *connectors.Delivery) error {
+func (t *topicSource) add(ctx context.Context, r *rows, d *connectors.Delivery) error {
 	seq := d.From.Sequence
 	if t.name == "" {
 		t.name = d.From.Stream
@@ -58,7 +73,7 @@ func (t *topicSource) add(r *rows, d *connectors.Delivery) error {
 	when := eventNanos(eventTime(d))
 	fresh := func(sub int) bool { return !(ref{seq, int32(sub)}).before(t.from) }
 	before := r.in.Rows()
-	good, faults, err := t.decode(r.in, &d.Message)
+	good, faults, err := t.decode(ctx, r.in, &d.Message)
 	if schemas.KindOf(err) == schemas.Unavailable && err != nil {
 		return err
 	}
@@ -102,8 +117,8 @@ func (t *topicSource) add(r *rows, d *connectors.Delivery) error {
 	return nil
 }
 
-func (t *topicSource) decode(in *schemas.Batch, m *schemas.Message) (good int, faults []schemas.RowError, err error) {
-	c, err := t.codec(m)
+func (t *topicSource) decode(ctx context.Context, in *schemas.Batch, m *schemas.Message) (good int, faults []schemas.RowError, err error) {
+	c, err := t.codec(ctx, m, t.input)
 	if err != nil {
 		return 0, nil, err
 	}

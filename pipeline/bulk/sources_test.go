@@ -10,6 +10,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -69,6 +70,50 @@ func TestTopicToFile(t *testing.T) {
 	v = p.done(p.job(RunRequest{From: "topic:flights@" + time.Now().Add(time.Hour).Format(time.RFC3339), To: filepath.Join(w.dir, "none.csv")}).ID)
 	if v.Rows != 0 || v.Exit != 0 {
 		t.Fatalf("%+v", v)
+	}
+}
+
+// What does not say how it is written is read as the pipeline's input says, as a pipeline reads it that scores as records
+// come.
+func TestTopicOfCSV(t *testing.T) {
+	for _, on := range []string{"nats", "kafka"} {
+		t.Run(on, func(t *testing.T) {
+			w := newWorld(t)
+			if on == "kafka" {
+				w.onKafka()
+			}
+			w.input = &pipeline.Input{Topic: "meters", Format: "csv", Columns: []string{"name", "", "a", "b", "c"}}
+			p := w.start("x")
+			if err := p.topics.EnsureTopic(t.Context(), "meters", 1); err != nil {
+				t.Fatal(err)
+			}
+			es := events(500, 1)
+			var msgs []schemas.Message
+			for i, e := range es {
+				m := schemas.Message{Topic: "meters", Key: "k", ID: fmt.Sprint("m-", i), Payload: fmt.Appendf(nil, "%s,ignored,%v,%v,%v\n", e.Name, e.A, e.B, e.C)}
+				if i%10 == 0 { // its own word goes first
+					m.Header = schemas.Header{schemas.HeaderContentType: {"application/json"}}
+					m.Payload = fmt.Appendf(nil, `{"a":%v,"b":%v,"c":%v,"name":%q}`, e.A, e.B, e.C, e.Name)
+				}
+				msgs = append(msgs, m)
+			}
+			msgs = append(msgs, schemas.Message{Topic: "meters", Key: "k", ID: "json", Payload: []byte(`{"a":1,"b":1,"c":1,"name":"not said to be JSON"}`)})
+			if _, err := p.topics.Publish(t.Context(), msgs); err != nil {
+				t.Fatal(err)
+			}
+			dst := filepath.Join(w.dir, "out.ndjson")
+			v := p.done(p.job(RunRequest{From: "topic:meters", To: dst}).ID)
+			if v.Scored != 500 || v.Rejected != 1 {
+				t.Fatalf("%+v", v)
+			}
+			b := w.read(dst)
+			score, label := schemas.Values[float64](b.Column(b.Schema().Index("score"))), b.Column(b.Schema().Index("label"))
+			for i, e := range es {
+				if score[i] != e.score() || string(label.Text(i)) != e.Name+"!" {
+					t.Fatalf("row %d: %v %s, want %v of %s", i, score[i], label.Text(i), e.score(), e.Name)
+				}
+			}
+		})
 	}
 }
 
