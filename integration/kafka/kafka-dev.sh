@@ -15,6 +15,7 @@
 # LEAT_KAFKA_JAVA   JVM flags; the default starts fast, for measuring take "-XX:+UseG1GC -XX:MaxGCPauseMillis=20"
 # LEAT_KAFKA_WAIT   seconds to wait until ready (60)
 # LEAT_KAFKA_OPTS   further server.properties lines, separated by ';' (used when a data directory is first made)
+# LEAT_KAFKA_CLOCK_i  how far broker i's clock is off, as faketime(1) takes it ("+45m"); needs faketime
 # LEAT_KAFKA_PROPS  a file of further server.properties lines, likewise; @PORT@ is the broker's client port, @PORT+2@ to @PORT+5@ are free
 set -euo pipefail
 
@@ -152,10 +153,16 @@ launch() { # i
       die "formatting broker $i failed: $(grep -m1 -E 'rror|xception' "$d/format.log" | cut -c1-300) (log: $d/format.log)"
   fi
   need_archive "$i"
+  local fake=() clock=LEAT_KAFKA_CLOCK_$i; clock=${!clock:-}
+  if [ -n "$clock" ]; then
+    command -v faketime >/dev/null || die "faketime is not on the PATH: a clock that is off needs it (apt-get install faketime)"
+    # Without the wrapper, whose process would stand before java's; without its fix of waits, which lets java spin.
+    fake=(env "LD_PRELOAD=$(faketime -m -f +0 printenv LD_PRELOAD)" "FAKETIME=$clock" FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_FORCE_MONOTONIC_FIX=0)
+  fi
   # A new session where the system can, so that Ctrl-C in the shell that started it does not end the broker.
   : >"$d/broker.log"
   # shellcheck disable=SC2086
-  $(command -v setsid || echo nohup) java "-Xms$heap" "-Xmx$heap" $java_opts ${cds:+"$cds"} -Djava.awt.headless=true \
+  $(command -v setsid || echo nohup) "${fake[@]}" java "-Xms$heap" "-Xmx$heap" $java_opts ${cds:+"$cds"} -Djava.awt.headless=true \
     -Dlog4j2.configurationFile="$dir/log4j2.properties" -cp "$jars/*" \
     kafka.Kafka "$d/server.properties" >"$d/broker.log" 2>&1 </dev/null 9>&- &
   echo $! >"$d/pid"

@@ -24,6 +24,7 @@ type Cluster struct {
 	dir   string // script, data and logs; removed at the end
 	env   []string
 	ports *ports
+	disks []string // mounted for brokers
 	guard *exec.Cmd
 	leash *os.File // the guard cleans up when this end is closed, by Close or by the death of the process
 	once  sync.Once
@@ -38,6 +39,8 @@ type options struct {
 	jvm    string
 	heap   string
 	secure bool
+	clocks []string
+	disks  map[int]string
 }
 
 // Properties adds lines to every broker's server.properties; a later line goes before an earlier one of the same name.
@@ -54,6 +57,21 @@ func JVM(flags string) Option { return func(o *options) { o.jvm = flags } }
 
 // Heap sets the heap of each broker, as Java writes it ("256m").
 func Heap(size string) Option { return func(o *options) { o.heap = size } }
+
+// Clock sets broker i's clock off, as faketime(1) takes it ("+45m", "-45m"). It needs faketime.
+func Clock(i int, off string) Option {
+	return func(o *options) { o.clocks = append(o.clocks, fmt.Sprintf("LEAT_KAFKA_CLOCK_%d=%s", i, off)) }
+}
+
+// Disk gives broker i a disk of its own of a size, as mount(8) takes it ("200m"): see Fill. Only root may mount.
+func Disk(i int, size string) Option {
+	return func(o *options) {
+		if o.disks == nil {
+			o.disks = map[int]string{}
+		}
+		o.disks[i] = size
+	}
+}
 
 // Start starts a cluster of n brokers that ends with the test.
 func Start(t testing.TB, n int, opts ...Option) *Cluster {
@@ -97,6 +115,11 @@ func Launch(n int, opts ...Option) (_ *Cluster, err error) {
 	if c.ports, err = reserve(n); err != nil {
 		return nil, err
 	}
+	for i, size := range o.disks {
+		if err := c.mount(i, size); err != nil {
+			return nil, err
+		}
+	}
 	if o.secure {
 		more, err := secure(dir)
 		if err != nil {
@@ -117,6 +140,7 @@ func Launch(n int, opts ...Option) (_ *Cluster, err error) {
 	if o.heap != "" {
 		c.env = append(c.env, "LEAT_KAFKA_HEAP="+o.heap)
 	}
+	c.env = append(c.env, o.clocks...)
 	if err := c.watch(); err != nil {
 		return nil, err
 	}
@@ -132,7 +156,8 @@ func (c *Cluster) watch() error {
 		return fmt.Errorf("broker: %w", err)
 	}
 	defer r.Close()
-	c.guard = exec.Command("bash", "-c", `cat >/dev/null; bash "$1/kafka-dev.sh" wipe; rm -rf "$1" "$2"`, "kafka-guard", c.dir, c.ports.lock.Name())
+	const clean = `cat >/dev/null; for d in "${@:3}"; do umount -l "$d"; done; bash "$1/kafka-dev.sh" wipe; rm -rf "$1" "$2"`
+	c.guard = exec.Command("bash", append([]string{"-c", clean, "kafka-guard", c.dir, c.ports.lock.Name()}, c.disks...)...)
 	c.guard.Env, c.guard.Stdin = c.env, r
 	c.guard.ExtraFiles = []*os.File{c.ports.lock}
 	c.guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -148,6 +173,9 @@ func (c *Cluster) watch() error {
 // end kills the brokers and removes their data.
 func (c *Cluster) end() error {
 	if c.guard == nil {
+		for _, d := range c.disks {
+			_ = exec.Command("umount", "-l", d).Run()
+		}
 		return os.RemoveAll(c.dir)
 	}
 	c.leash.Close()

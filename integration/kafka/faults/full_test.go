@@ -23,22 +23,46 @@ func TestThreeBrokers(t *testing.T) {
 		t.Skip("three brokers: -full")
 	}
 	c := broker.Start(t, 3)
-	for _, f := range []struct {
-		name    string
-		servers int
-		fault   func(*trial)
-	}{
+	trials(t, c, []fault{
 		{"each-killed", 1, eachKilled},
 		{"all-gone", 1, allGone},
 		{"frozen", 1, frozen},
+		{"slow", 1, slow},
 		{"partitions-added", 1, partitionsAdded},
 		{"topic-deleted", 1, topicDeleted},
 		{"rebalances", 2, rebalances},
-	} {
+	})
+}
+
+// TestDiskFull has a broker with a disk of its own, so it wants root.
+func TestDiskFull(t *testing.T) {
+	if !*full {
+		t.Skip("three brokers: -full")
+	}
+	trials(t, broker.Start(t, 3, broker.Disk(1, "256m")), []fault{{"disk-full", 1, diskFull}})
+}
+
+// TestClockSkew has brokers whose clocks are off, which wants faketime(1).
+func TestClockSkew(t *testing.T) {
+	if !*full {
+		t.Skip("three brokers: -full")
+	}
+	trials(t, broker.Start(t, 3, broker.Clock(1, "+45m"), broker.Clock(2, "-45m")), []fault{{"clock-skew", 1, eachKilled}})
+}
+
+// fault is what is done to a cluster under load.
+type fault struct {
+	name    string
+	servers int
+	do      func(*trial)
+}
+
+func trials(t *testing.T, c *broker.Cluster, faults []fault) {
+	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			tr := newTrial(t, c, f.name+".", f.servers, child.Options{Binary: *binary}, *seed, both()...)
 			tr.live(time.Second, 2*time.Second)
-			f.fault(tr)
+			f.do(tr)
 			tr.live(200*time.Millisecond, time.Second)
 			tr.settle()
 			tr.check()
@@ -77,6 +101,35 @@ func frozen(tr *trial) {
 	held := time.Since(start)
 	tr.cluster.Cont(tr.t, 1)
 	tr.recovers(fmt.Sprintf("thawing of broker 1, frozen for %.1f s", held.Seconds()))
+}
+
+// slow lets a broker run a tenth of the time for 20 s.
+func slow(tr *trial) {
+	ctx, over := context.WithTimeout(tr.ctx, 20*time.Second)
+	defer over()
+	tr.t.Cleanup(func() { tr.cluster.Cont(tr.t, 1) })
+	for ctx.Err() == nil {
+		tr.cluster.Stop(tr.t, 1)
+		tr.live(90*time.Millisecond, 90*time.Millisecond)
+		tr.cluster.Cont(tr.t, 1)
+		tr.live(10*time.Millisecond, 10*time.Millisecond)
+	}
+	tr.recovers("20 s of a slow broker 1")
+}
+
+// diskFull takes all room on broker 1's disk. The broker ends by itself, and comes back when there is room again.
+func diskFull(tr *trial) {
+	tr.cluster.Fill(tr.t, 1)
+	tr.recovers("a full disk of broker 1")
+	ctx, cancel := context.WithTimeout(tr.ctx, patience)
+	defer cancel()
+	if err := tr.cluster.Ended(ctx, 1); err != nil {
+		tr.t.Fatal(err)
+	}
+	tr.recovers("the end of broker 1")
+	tr.cluster.Free(tr.t, 1)
+	tr.cluster.Up(tr.t, 1)
+	tr.recovers("return of broker 1")
 }
 
 // rebalances kills one of two servers and starts it again, so soon that the kill often falls into the rebalance that the

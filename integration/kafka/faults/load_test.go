@@ -17,6 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/connectors/files"
+	"github.com/leatstream/leat/connectors/kafka"
+	"github.com/leatstream/leat/schemas"
 )
 
 // The model that scores, and its inputs: a row may hold no other name.
@@ -124,8 +126,9 @@ func (p *producer) run(over, until context.Context, brokers []string, topic stri
 	}
 }
 
-// callers ask over HTTP, and remember what they were told.
+// callers ask one way, and remember what they were told.
 type callers struct {
+	way     string
 	mu      sync.Mutex
 	asked   int
 	replies []reply
@@ -142,24 +145,26 @@ const (
 	slack    = 3 * time.Second
 )
 
-// clear are the kinds that tell a caller what to do: come again.
-var clear = []string{"unavailable", "expired", "overloaded"}
+// clear are the kinds that tell a caller what to do: come again. Over Kafka, who asks while no server is there is told
+// that nobody serves the pipeline.
+var clear = []string{"unavailable", "expired", "overloaded", "not_found"}
 
-// run asks until the context ends. seat returns the server to ask, nil for none; what a dying server leaves unanswered
-// is nobody's fault.
-func (c *callers) run(until context.Context, name string, seat *seat, samples [][]byte, seed uint64) {
-	client := &http.Client{Transport: &http.Transport{}}
-	defer client.CloseIdleConnections()
+// asker asks for one row; kind is that of an answer that is an error.
+type asker func(ctx context.Context, id string, body []byte) (o outcome, kind string, err error)
+
+// run asks until the context ends. next returns how to ask, nil for never again, and what ends with a server that is
+// asked directly: what a dying server leaves unanswered is nobody's fault.
+func (c *callers) run(until context.Context, name string, next func(context.Context) (asker, context.Context), samples [][]byte, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	for i := 0; ; i++ {
-		l := seat.wait(until)
-		if l == nil {
+		ask, life := next(until)
+		if ask == nil {
 			return
 		}
-		id := fmt.Sprintf("rq-%s-%d", name, i)
-		ctx, cancel := context.WithTimeout(l.over, deadline+slack)
+		id := fmt.Sprintf("rq-%s-%s-%d", c.way, name, i)
+		ctx, cancel := context.WithTimeout(life, deadline+slack)
 		start := time.Now()
-		got, kind, err := ask(ctx, client, l.HTTP, id, samples[r.IntN(len(samples))])
+		got, kind, err := ask(ctx, id, samples[r.IntN(len(samples))])
 		took := time.Since(start)
 		late := ctx.Err() != nil
 		cancel()
@@ -173,7 +178,7 @@ func (c *callers) run(until context.Context, name string, seat *seat, samples []
 			}
 			close(c.first)
 			c.first = make(chan struct{})
-		case l.over.Err() != nil:
+		case life.Err() != nil:
 		case err != nil:
 			c.v.fault(ruleClear, "%s after %v, late %v: %v", id, took, late, err)
 		case !slices.Contains(clear, kind):
@@ -208,8 +213,20 @@ func (c *callers) answered(ctx context.Context, after time.Time) error {
 	}
 }
 
-// ask asks for one row; kind is that of an answer that is an error.
-func ask(ctx context.Context, client *http.Client, url, id string, body []byte) (o outcome, kind string, _ error) {
+// overHTTP asks the gateway of the server that is in a seat.
+func overHTTP(seat *seat, client *http.Client) func(context.Context) (asker, context.Context) {
+	return func(until context.Context) (asker, context.Context) {
+		l := seat.wait(until)
+		if l == nil {
+			return nil, nil
+		}
+		return func(ctx context.Context, id string, body []byte) (outcome, string, error) {
+			return askHTTP(ctx, client, l.HTTP, id, body)
+		}, l.over
+	}
+}
+
+func askHTTP(ctx context.Context, client *http.Client, url, id string, body []byte) (o outcome, kind string, _ error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/pipelines/"+model+"/score", bytes.NewReader(body))
 	if err != nil {
 		return o, "", err
@@ -232,9 +249,38 @@ func ask(ctx context.Context, client *http.Client, url, id string, body []byte) 
 		}
 		return o, kind, nil
 	}
+	o, err = oneRow(b)
+	return o, "", err
+}
+
+// overKafka asks whichever server takes the request from its topic.
+func overKafka(c *kafka.Client) func(context.Context) (asker, context.Context) {
+	return func(until context.Context) (asker, context.Context) {
+		if until.Err() != nil {
+			return nil, nil
+		}
+		return func(ctx context.Context, id string, body []byte) (outcome, string, error) {
+			ctx, cancel := context.WithTimeout(ctx, deadline)
+			defer cancel()
+			r, err := c.Request(ctx, &schemas.Message{Topic: model, Payload: body, Header: schemas.Header{
+				schemas.HeaderContentType: {"application/json"}, schemas.HeaderRequestID: {id},
+			}})
+			if err != nil {
+				return outcome{}, schemas.KindOf(err).String(), nil
+			}
+			if kind := r.Header.Get(schemas.HeaderErrorKind); kind != "" {
+				return outcome{}, kind, nil
+			}
+			o, err := oneRow(r.Payload)
+			return o, "", err
+		}, context.WithoutCancel(until)
+	}
+}
+
+func oneRow(b []byte) (outcome, error) {
 	var v struct{ Rows []outcome }
 	if err := json.Unmarshal(b, &v); err != nil || len(v.Rows) != 1 {
-		return o, "", fmt.Errorf("answer %s: %w", b, err)
+		return outcome{}, fmt.Errorf("answer %s: %w", b, err)
 	}
-	return v.Rows[0], "", nil
+	return v.Rows[0], nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/leatstream/leat/connectors/kafka"
 	"github.com/leatstream/leat/integration/child"
 	"github.com/leatstream/leat/integration/kafka/broker"
 )
@@ -97,7 +99,8 @@ type trial struct {
 	seats   []*seat
 	pipes   []*pipe
 	watch   *watch
-	callers callers
+	web     callers // over HTTP
+	wire    callers // over Kafka
 	v       *verdict
 
 	loads   sync.WaitGroup
@@ -116,7 +119,8 @@ func newTrial(t *testing.T, c *broker.Cluster, prefix string, servers int, o chi
 	tr := &trial{
 		t: t, ctx: t.Context(), cluster: c, options: o, prefix: prefix, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), pipes: pipes, v: newVerdict(),
 	}
-	tr.callers = callers{first: make(chan struct{}), refused: map[string]int{}, v: tr.v}
+	tr.web = callers{way: "HTTP", first: make(chan struct{}), refused: map[string]int{}, v: tr.v}
+	tr.wire = callers{way: "Kafka", first: make(chan struct{}), refused: map[string]int{}, v: tr.v}
 	tr.options.Config = filepath.Join(dir, "leat.yaml")
 	tr.options.Args = []string{"--kafka", c.Bootstrap(), "--transport", "kafka", "--lineage", "kafka", "--log", "warn"}
 	// A dead member's partitions wait for the end of its session, which is to be shorter than the next life.
@@ -159,16 +163,32 @@ func (tr *trial) load() {
 	until, unload := context.WithCancel(tr.ctx)
 	tr.unload = unload
 	over, cut := context.WithCancel(tr.ctx)
-	tr.t.Cleanup(func() { unload(); cut(); tr.loads.Wait() })
 	for i, p := range tr.pipes {
 		p.producer.acked = map[string]bool{}
 		tr.loads.Go(func() {
 			p.producer.run(over, until, tr.cluster.Addrs(), tr.prefix+p.in(), tr.samples, tr.seed+uint64(i))
 		})
 	}
-	for i := range 4 {
+	cfg := kafka.Default()
+	cfg.Bootstrap, cfg.Prefix = tr.cluster.Addrs(), tr.prefix
+	client, err := kafka.Dial(tr.ctx, cfg, nil)
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	web := &http.Client{Transport: &http.Transport{}}
+	tr.t.Cleanup(func() {
+		unload()
+		cut()
+		tr.loads.Wait()
+		client.Close()
+		web.CloseIdleConnections()
+	})
+	for i := range 2 {
 		tr.loads.Go(func() {
-			tr.callers.run(until, strconv.Itoa(i), tr.seats[i%len(tr.seats)], tr.samples, tr.seed+uint64(100+i))
+			tr.web.run(until, strconv.Itoa(i), overHTTP(tr.seats[i%len(tr.seats)], web), tr.samples, tr.seed+uint64(100+i))
+		})
+		tr.loads.Go(func() {
+			tr.wire.run(until, strconv.Itoa(i), overKafka(client), tr.samples, tr.seed+uint64(200+i))
 		})
 	}
 }
@@ -226,17 +246,19 @@ func (tr *trial) live(least, most time.Duration) {
 	}
 }
 
-// answered waits, without touching any server, until a caller who asks from now on is answered, and prints how long that
-// took.
+// answered waits, without touching any server, until callers who ask from now on, over HTTP and over Kafka, are
+// answered, and prints how long that took.
 func (tr *trial) answered(what string) {
 	tr.t.Helper()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(tr.ctx, patience)
 	defer cancel()
-	if err := tr.callers.answered(ctx, start); err != nil {
-		tr.t.Fatalf("%s: callers get no answer: %v\n%s", what, err, tr.logs())
+	for _, c := range []*callers{&tr.web, &tr.wire} {
+		if err := c.answered(ctx, start); err != nil {
+			tr.t.Fatalf("%s: callers over %s get no answer: %v\n%s", what, c.way, err, tr.logs())
+		}
+		tr.t.Logf("%s: callers over %s were answered again after %.2f s", what, c.way, time.Since(start).Seconds())
 	}
-	tr.t.Logf("%s: callers were answered again after %.2f s", what, time.Since(start).Seconds())
 }
 
 // recovers waits, without touching any server, until a caller has been answered and what was acknowledged to the
@@ -333,7 +355,7 @@ func (tr *trial) settle() {
 		truths[i] = &truth{records: tr.records(ctx, p.name)}
 	}
 	drained := time.Since(start)
-	judgeReplies(tr.v, tr.callers.replies, tr.records(ctx, model))
+	judgeReplies(tr.v, slices.Concat(tr.web.replies, tr.wire.replies), tr.records(ctx, model))
 	for _, s := range tr.seats {
 		tr.terminate(ctx, s)
 	}
@@ -349,8 +371,10 @@ func (tr *trial) settle() {
 			t.Errorf("%s: a test in which nothing happens proves nothing", p.name)
 		}
 	}
-	t.Logf("seed %d: %d kills of leat serve, slowest start %.2f s; %d requests asked, %d answered, refused %v, the slowest refusal after %.2f s; drained in %.2f s",
-		tr.seed, tr.kills, tr.slowest.Seconds(), tr.callers.asked, len(tr.callers.replies), tr.callers.refused, tr.callers.slowest.Seconds(), drained.Seconds())
+	for _, c := range []*callers{&tr.web, &tr.wire} {
+		t.Logf("%s: %d requests asked, %d answered, refused %v, the slowest refusal after %.2f s", c.way, c.asked, len(c.replies), c.refused, c.slowest.Seconds())
+	}
+	t.Logf("seed %d: %d kills of leat serve, slowest start %.2f s; drained in %.2f s", tr.seed, tr.kills, tr.slowest.Seconds(), drained.Seconds())
 }
 
 // terminate ends a seat's life with SIGTERM.
