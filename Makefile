@@ -60,7 +60,8 @@ crash: setup
 
 # The connector, and its contracts, on three brokers (make test: on one), where a topic has three replicas and needs two in
 # sync. Then brokers and servers die under load, on one broker and on three.
-test-kafka: setup java
+test-kafka: setup
+	.ci/java faketime
 	$(GO) test -timeout 30m ./connectors/kafka -kafka.brokers 3
 	$(GO) test -timeout 60m ./integration/kafka/faults -full -v
 
@@ -68,6 +69,7 @@ generate: build
 	bin/leat pipelines schema > docs/pipeline.schema.json
 	bin/leat openapi > docs/openapi.json
 	bin/leat docs > docs/cli.md
+	$(GO) test -count=1 ./connectors/connectortest -run TestGuarantees -update
 
 clean:
 	rm -rf bin
