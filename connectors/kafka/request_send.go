@@ -2,10 +2,13 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/leatstream/leat/schemas"
 )
 
 // requestBatch is how many requests travel together at most.
@@ -85,6 +88,9 @@ func (o *outbox) run() {
 	ctx, cancel := context.WithDeadline(o.q.c.closing, latest(ws))
 	defer cancel()
 	if err := o.write(ctx, ws); err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) { // that of each of them
+			err = schemas.Errorf(schemas.Expired, "kafka.Request", "pipeline %s: the request was not stored in time: %w", o.pipeline, err)
+		}
 		for _, w := range ws {
 			o.q.fail(w, classify("kafka.Request", "pipeline "+o.pipeline, err))
 		}

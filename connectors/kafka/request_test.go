@@ -175,6 +175,28 @@ func TestForeignCaller(t *testing.T) {
 	}
 }
 
+// TestExpiredUnsent: the end of a caller's time is Expired, also where the broker has not taken the request yet.
+func TestExpiredUnsent(t *testing.T) {
+	b := broker.Start(t, 1)
+	c := dialConfig(t, testConfig(b))
+	ctx := within(t)
+	src, err := c.Serve(ctx, "p", "primary")
+	must(t, err)
+	defer src.Close(context.WithoutCancel(ctx))
+	ask := func(wait time.Duration) error {
+		short, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		_, err := c.Request(short, &schemas.Message{Topic: "p", Payload: []byte("x")})
+		return err
+	}
+	wantKind(t, ask(3*time.Second), schemas.Expired) // nobody answers; the next ones find all that they need to know
+	b.Stop(t, 1)
+	defer b.Cont(t, 1)
+	for range 30 {
+		wantKind(t, ask(20*time.Millisecond), schemas.Expired)
+	}
+}
+
 // TestExpiredRequests: what waited for too long is answered and not delivered.
 func TestExpiredRequests(t *testing.T) {
 	ctx := within(t)
