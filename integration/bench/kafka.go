@@ -156,21 +156,13 @@ func kafkaAppend(ctx context.Context, l *lab) (numbers, error) {
 	return ofLatency(a.Run(ctx, l.c.duration/5, l.c.duration/2))
 }
 
-func kafkaTopics(ctx context.Context, l *lab) (numbers, error) {
+// kafkaTopics runs one of the floors of the topic.
+func kafkaTopics(ctx context.Context, l *lab, run func(t *floors.KafkaTopics, ctx context.Context, d time.Duration) (float64, error)) (numbers, error) {
 	t, err := l.theKafkaTopics(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rate, err := t.Copy(ctx, l.c.duration)
-	return numbers{"rate": rate}, err
-}
-
-func kafkaFetch(ctx context.Context, l *lab) (numbers, error) {
-	t, err := l.theKafkaTopics(ctx)
-	if err != nil {
-		return nil, err
-	}
-	rate, err := t.Fetch(ctx, l.c.duration)
+	rate, err := run(t, ctx, l.c.duration)
 	return numbers{"rate": rate}, err
 }
 

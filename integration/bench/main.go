@@ -253,8 +253,8 @@ func floorFaults(measures map[string][]float64) []error {
 		{"kafka/echo/64:rate", floors.RefKafkaEcho64},
 		{"kafka/echo/256:rate", floors.RefKafkaEcho64},
 		{"kafka/append:p50", floors.RefKafkaAppend},
-		{"kafka/topics:rate", floors.RefKafkaTopics},
-		{"kafka/fetch:rate", floors.RefKafkaFetch},
+		{"kafka/topics/loop:rate", floors.RefKafkaTopics},
+		{"kafka/topics/fetch:rate", floors.RefKafkaFetch},
 		{"topics/unsynced:rate", floors.RefTopics},
 		{"topics/synced:rate", floors.RefTopicsSynced(fsync)},
 	} {

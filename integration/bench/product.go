@@ -99,11 +99,12 @@ func startProduct(ctx context.Context, c *config, library, dir string, flags ...
 	return p, nil
 }
 
-// host strips a scheme.
+// host strips a scheme and a path.
 func host(address string) string {
 	if _, rest, ok := strings.Cut(address, "://"); ok {
-		return rest
+		address = rest
 	}
+	address, _, _ = strings.Cut(address, "/")
 	return address
 }
 

@@ -73,11 +73,15 @@ func samples() []sample {
 		}
 		leat("leat/kafka"+at, func(ctx context.Context, l *lab) (numbers, error) { return leatKafka(ctx, l, n) })
 	}
-	add("kafka/topics", kafkaTopics)
+	for _, f := range []struct {
+		name string
+		run  func(t *floors.KafkaTopics, ctx context.Context, d time.Duration) (float64, error)
+	}{{"loop", (*floors.KafkaTopics).Loop}, {"parallel", (*floors.KafkaTopics).Copy}, {"fetch", (*floors.KafkaTopics).Fetch}} {
+		add("kafka/topics/"+f.name, func(ctx context.Context, l *lab) (numbers, error) { return kafkaTopics(ctx, l, f.run) })
+	}
 	for _, delivery := range []string{"at_least_once", "exactly_once"} {
 		leat("leat/kafka/topics/"+delivery, func(ctx context.Context, l *lab) (numbers, error) { return leatKafkaTopics(ctx, l, delivery) })
 	}
-	add("kafka/fetch", kafkaFetch)
 	leat("leat/kafka/replay", leatReplay)
 	s = append(s, sample{name: "leat/memory", product: true, once: true, run: leatMemory})
 	return s

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -193,9 +194,45 @@ func NewKafkaTopics(ctx context.Context, brokers, topic string, partitions int, 
 	return t, err
 }
 
-// Copy writes the topic to another one for that long, or to its end, all partitions at once, and returns messages a
-// second.
-func (t *KafkaTopics) Copy(ctx context.Context, d time.Duration) (rate float64, err error) {
+// Loop writes the topic to another one for that long, or to its end, as programs do that have nothing else to do: fetch, write what came
+// in batches, fetch the next partition. It returns messages a second.
+func (t *KafkaTopics) Loop(ctx context.Context, d time.Duration) (float64, error) {
+	return t.copy(ctx, func(k *bare.Kafka, to string) (float64, error) {
+		start := time.Now()
+		at := make([]int64, len(t.ends))
+		n := 0
+		for left := true; left && time.Since(start) < d; {
+			left = false
+			for p := range at {
+				if at[p] == t.ends[p] {
+					continue
+				}
+				rs, next, err := k.Fetch(ctx, t.topic, p, at[p])
+				if err != nil {
+					return 0, err
+				}
+				n += len(rs)
+				for b := range slices.Chunk(rs, bare.Batch) {
+					if err := k.Produce(ctx, to, p, b); err != nil {
+						return 0, err
+					}
+				}
+				at[p], left = next, true
+			}
+		}
+		return float64(n) / time.Since(start).Seconds(), nil
+	})
+}
+
+// Copy is the same as fast as can be: all partitions at once, each fetching ahead.
+func (t *KafkaTopics) Copy(ctx context.Context, d time.Duration) (float64, error) {
+	return t.copy(ctx, func(k *bare.Kafka, to string) (float64, error) {
+		return t.each(d, func(p int, more func(n int) bool) error { return copyPartition(ctx, k, t.topic, to, p, more) })
+	})
+}
+
+// copy makes a topic to write to.
+func (t *KafkaTopics) copy(ctx context.Context, do func(k *bare.Kafka, to string) (float64, error)) (rate float64, err error) {
 	t.round++
 	to := kafkaCopies + strconv.Itoa(t.round)
 	if err := bare.Make(ctx, t.brokers, to, len(t.ends)); err != nil {
@@ -207,7 +244,7 @@ func (t *KafkaTopics) Copy(ctx context.Context, d time.Duration) (rate float64, 
 		return 0, err
 	}
 	defer k.Close()
-	return t.each(d, func(p int, more func(n int) bool) error { return copyPartition(ctx, k, t.topic, to, p, more) })
+	return do(k, to)
 }
 
 // Fetch reads the topic for that long, or to its end, all partitions at once, and returns messages a second.

@@ -14,12 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leatstream/leat/integration/kafka/broker"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(broker.Main{M: m}) }
 
 // responder starts a server and answers "ask" with what answer says.
 func responder(t *testing.T, answer func(m *nats.Msg) *nats.Msg) *NATSClient {
