@@ -121,7 +121,8 @@ func TestLogFull(t *testing.T) {
 		_, err = l.Append(ctx, "fill", "", make([]byte, 100<<10))
 	}
 	wantKind(t, err, schemas.Unavailable)
-	if !errors.Is(err, schemas.ErrFull) || n != 41 {
+	// With replicas, the leader's disk may have a record that is not readable yet: for a moment it counts twice.
+	if !errors.Is(err, schemas.ErrFull) || n != 41 && (n != 40 || broker.Count() == 1) {
 		t.Fatalf("%d appends, then %v", n, err)
 	}
 	until(t, ctx, "the other client finds it full", func() error {
