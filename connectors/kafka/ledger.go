@@ -139,7 +139,7 @@ func (l *Ledger) verdict(ctx context.Context, op string, err error) error {
 }
 
 func (l *Ledger) revoked(op string) error {
-	return schemas.Errorf(schemas.Unavailable, op, "the ledger of topic %s: %w", l.topic, connectors.ErrRevoked)
+	return schemas.Errorf(schemas.Unavailable, op, "topic %s: %w", l.topic, said{"another writer has taken over", connectors.ErrRevoked})
 }
 
 // ready begins a session if there is none, and makes sure that the progress is where this writer left it. done: it is
