@@ -83,7 +83,17 @@ func TestTransports(t *testing.T) {
 	if i, err := tr.Topic(ctx, "nats:a"); err != nil || i.Name != "nats:a" || i.Messages != 1 {
 		t.Errorf("%+v, %v", i, err)
 	}
+	// What has no transactions has no ledgers, and nothing to drop.
+	if _, err := tr.OpenLedger(ctx, "a", "job"); !errors.Is(err, schemas.ErrUnsupported) {
+		t.Errorf("a ledger in memory: %v", err)
+	}
+	if err := tr.DropLedger(ctx, "a", "job"); err != nil {
+		t.Error(err)
+	}
 	delete(brokers, schemas.TransportKafka)
+	if _, err := tr.OpenLedger(ctx, "kafka:a", "job"); schemas.KindOf(err) != schemas.Invalid {
+		t.Errorf("a ledger of a cluster that is not there: %v", err)
+	}
 	for _, ref := range []string{"kafka:a", "rabbit:a", "A b"} {
 		if _, err := tr.Topic(ctx, ref); schemas.KindOf(err) != schemas.Invalid {
 			t.Errorf("%s: %v", ref, err)

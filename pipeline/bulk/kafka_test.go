@@ -401,3 +401,60 @@ func TestKafkaForgets(t *testing.T) {
 		t.Fatalf("left in the cluster: %v", left)
 	}
 }
+
+// What transactions leave in a topic (aborted records, markers, one of them at the end) is neither read nor waited for,
+// and nor is what was deleted.
+func TestKafkaGaps(t *testing.T) {
+	w := newWorld(t)
+	w.onKafka()
+	p := w.start("x")
+	if err := p.topics.EnsureTopic(t.Context(), "flights", 1); err != nil {
+		t.Fatal(err)
+	}
+	topic := w.kafka.Prefix + "flights"
+	k, err := kgo.NewClient(kgo.SeedBrokers(w.kafka.Bootstrap...), kgo.TransactionalID(w.kafka.Prefix+"writer"), kgo.DefaultProduceTopic(topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	es := events(600, 1)
+	var want []event // that are committed
+	var deleted int
+	for i := 0; i < len(es); i += 20 {
+		must(k.BeginTransaction())
+		for _, e := range es[i : i+20] {
+			must(k.ProduceSync(t.Context(), &kgo.Record{Value: fmt.Appendf(nil, `{"a":%v,"b":%v,"c":%v,"name":%q}`, e.A, e.B, e.C, e.Name)}).FirstErr())
+		}
+		commit := i/20%3 == 0
+		must(k.EndTransaction(t.Context(), kgo.TransactionEndTry(commit))) // the last one is aborted
+		if commit {
+			want = append(want, es[i:i+20]...)
+		}
+		if i == 100 { // all so far is deleted
+			ends, err := kadm.NewClient(k).ListEndOffsets(t.Context(), topic)
+			must(err)
+			_, err = kadm.NewClient(k).DeleteRecords(t.Context(), ends.Offsets())
+			must(err)
+			deleted = len(want)
+		}
+	}
+	want = want[deleted:]
+	dst := filepath.Join(w.dir, "out.ndjson")
+	v := p.done(p.job(RunRequest{From: "topic:flights@0:1", To: dst}).ID)
+	if v.Scored != int64(len(want)) || v.Rejected != 0 || v.RowsLeft != 0 || v.EventTime.IsZero() || v.Partitions[0].Left != 0 || v.Partitions[0].EventEnd.IsZero() {
+		t.Fatalf("%+v", v)
+	}
+	b := w.read(dst)
+	score := schemas.Values[float64](b.Column(b.Schema().Index("score")))
+	for i, e := range want {
+		if score[i] != e.score() {
+			t.Fatalf("row %d: %v, want %v", i, score[i], e.score())
+		}
+	}
+}
