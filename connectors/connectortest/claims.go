@@ -56,21 +56,22 @@ type Subject struct {
 	Open func(t testing.TB) (first Transport, again func() Transport, restart func())
 }
 
-// claimRows are the lines of the table in doc.go.
+// claimRows are the lines of the table in doc.go, with what of it is tested, in words for users.
 var claimRows = []struct {
-	what string
-	of   func(Claims) bool
+	what  string
+	means string
+	of    func(Claims) bool
 }{
-	{"request and reply", func(c Claims) bool { return c.Request }},
-	{"durable topics with groups", func(c Claims) bool { return c.Topics }},
-	{"order per key, through retries", func(c Claims) bool { return c.Order }},
-	{"retry", func(c Claims) bool { return c.Retry }},
-	{"repeats folded by id", func(c Claims) bool { return c.Dedup }},
-	{"replay by sequence and time", func(c Claims) bool { return c.Replay }},
-	{"work queues of several processes", func(c Claims) bool { return c.Queues }},
-	{"outputs and settlements in one transaction", func(c Claims) bool { return c.Transact }},
-	{"files, resumed by row, whole or absent", func(c Claims) bool { return c.Files }},
-	{"goes on through restarts of its server", func(c Claims) bool { return c.Restarts }},
+	{"request and reply", "each caller gets its own answer, or an error at its deadline; too many, too large and nobody there are told at once; members share", func(c Claims) bool { return c.Request }},
+	{"durable topics with groups", "what is acknowledged is received and settled once; a member that goes hands the rest back; what is rejected is a dead letter first", func(c Claims) bool { return c.Topics }},
+	{"order per key, through retries", "several publishers at once; a record that is tried again holds those behind it, and no other partition", func(c Claims) bool { return c.Order }},
+	{"retry", "a record that is asked for again comes again, after the time asked for", func(c Claims) bool { return c.Retry }},
+	{"repeats folded by id", "a message that is published again under its id is stored once", func(c Claims) bool { return c.Dedup }},
+	{"replay by sequence and time", "a range that is stored is read again, each partition in order, each message once", func(c Claims) bool { return c.Replay }},
+	{"work queues of several processes", "bounded; each entry to one, settled once and gone; what a dead process had goes to another", func(c Claims) bool { return c.Queues }},
+	{"outputs and settlements in one transaction", "seen whole or not at all; through calls cut short, owners that give up, die or lose the partition, each message once and in order", func(c Claims) bool { return c.Transact }},
+	{"files, resumed by row, whole or absent", "rows in order and once, from any position; a file is complete or not there", func(c Claims) bool { return c.Files }},
+	{"goes on through restarts of its server", "three restarts under load: nothing acknowledged is lost, keys keep their order, requests succeed again", func(c Claims) bool { return c.Restarts }},
 }
 
 //go:embed doc.go

@@ -8,7 +8,7 @@
 // # Who claims what
 //
 // The table is made of the claims: Run fails where they differ, and prints it as it should be. A connector that is new
-// gets its column that way. An embedded NATS server ends with its process, so its clients cannot outlive it; what it
+// gets its column that way, and docs/kafka.md its table (make generate). An embedded NATS server ends with its process, so its clients cannot outlive it; what it
 // acknowledged is on disk like that of any other.
 //
 //	|                                            | memory | nats | nats embedded | gateway | files | kafka |
