@@ -27,7 +27,7 @@ func (d *doctor) kafkaTopics(ctx context.Context, c *kafka.Client, cfg *Config) 
 			users[name] = "--topic"
 		}
 	}
-	d.topicsOfPipelines(ctx, cfg, users)
+	sure := d.topicsOfPipelines(ctx, cfg, users)
 	for n := range users {
 		if !slices.Contains(names, n) {
 			names = append(names, n)
@@ -48,6 +48,7 @@ func (d *doctor) kafkaTopics(ctx context.Context, c *kafka.Client, cfg *Config) 
 			}
 			f.Advice = strings.Join(append(s.Fails, s.Differs...), "; ")
 			all = append(all, f)
+		case schemas.KindOf(err) == schemas.NotFound && !sure && users[n] != "--topic":
 		case schemas.KindOf(err) == schemas.NotFound:
 			all = append(all, finding{Status: "warn", Found: fmt.Sprintf("topic %s (%s) is not there", n, users[n]),
 				Advice: fmt.Sprintf("it is made when a pipeline needs it, with %d partitions: make it before if it should have others", cfg.Kafka.Partitions)})
@@ -58,26 +59,32 @@ func (d *doctor) kafkaTopics(ctx context.Context, c *kafka.Client, cfg *Config) 
 	return all
 }
 
-// topicsOfPipelines adds what the pipelines of the server read and write on Kafka. A server that does not answer has its own
-// line elsewhere.
-func (d *doctor) topicsOfPipelines(ctx context.Context, cfg *Config, users map[string]string) {
+// topicsOfPipelines adds what the pipelines of the server read and write on Kafka. Where plain names live the server's file
+// says; without it sure is false, and those that are on this cluster are meant. A server that does not answer has its own line
+// elsewhere.
+func (d *doctor) topicsOfPipelines(ctx context.Context, cfg *Config, users map[string]string) (sure bool) {
+	usual := cfg.Transport
+	if d.config == "" {
+		usual = schemas.TransportKafka
+	}
 	api, err := d.e.dial()
 	if err != nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	var r control.PipelineList
 	if api.call(ctx, http.MethodGet, "/v1/pipelines?limit=1000", nil, nil, &r) != nil {
-		return
+		return false
 	}
 	for _, p := range r.Pipelines {
 		for _, ref := range []string{p.Input, p.Output} {
-			if name, ok := onKafka(ref, cfg.Transport); ok && users[name] == "" {
+			if name, ok := onKafka(ref, usual); ok && users[name] == "" {
 				users[name] = "of pipeline " + p.Name
 			}
 		}
 	}
+	return d.config != ""
 }
 
 // onKafka returns the name of a topic that a reference says is on Kafka; usual is where one is that does not say.

@@ -87,6 +87,9 @@ func TestDoctor(t *testing.T) {
 	has(t, all, "ok", "topic leat.score.flight-delay: ", "kept 1h")
 	has(t, all, "warn", "topic small: 1 partition", "max.message.bytes 2000, less than kafka.max_batch_bytes", "cleanup.policy compact")
 	has(t, all, "warn", "topic Not_There (--topic) is not there", "8 partitions")
+	// Without the server's file, plain names are those that are on the cluster.
+	all, _ = doctor(t, ctx, binary, "--kafka", b.Bootstrap(), "--server", s.HTTP)
+	has(t, all, "ok", "topic flights: 8 partitions")
 	if left := leftovers(t, ctx, b); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
