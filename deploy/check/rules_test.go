@@ -69,7 +69,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// ruleTests is the part of promtool's format that leat.rules.test.yaml uses.
+// ruleTests is the part of promtool's format that leat.rules.test.yaml uses: annotations are not compared, but expanded.
 type ruleTests struct {
 	RuleFiles []string       `yaml:"rule_files"`
 	Interval  model.Duration `yaml:"evaluation_interval"`
@@ -90,7 +90,7 @@ type ruleTests struct {
 	} `yaml:"tests"`
 }
 
-// TestAlerts runs leat.rules.test.yaml with Prometheus' own engine and rules, as promtool does.
+// TestAlerts runs leat.rules.test.yaml with Prometheus' own engine and rules.
 func TestAlerts(t *testing.T) {
 	var f ruleTests
 	d := yaml.NewDecoder(strings.NewReader(read(t, folder+"leat.rules.test.yaml")))
