@@ -15,22 +15,53 @@ import (
 type counting struct {
 	mu sync.Mutex
 	Counters
-	sinkAt map[int32]uint64
+	sinkAt  map[int32]uint64
+	reached reached
 }
 
-// snapshot returns the counters and the place of the sink that belongs to them.
-func (c *counting) snapshot() (Counters, map[int32]uint64) {
+// progress is what is stored with a job now and then.
+type progress struct {
+	Counters
+	sinkAt  map[int32]uint64 // the sink's place that belongs to the counters
+	reached reached          // same, of the source
+}
+
+func (c *counting) snapshot() progress {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.Counters, maps.Clone(c.sinkAt)
+	return progress{c.Counters, maps.Clone(c.sinkAt), maps.Clone(c.reached)}
+}
+
+// next returns the counters as they are when one more chunk is done.
+func (c *counting) next(e *Ends, sp span) Counters {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, at := c.Counters, maps.Clone(c.reached)
+	at.pass(sp)
+	at.progress(&now, e)
+	now.Written++
+	return now
 }
 
 // wrote takes what the counters are after another chunk, and the sink's place.
-func (c *counting) wrote(now Counters, sinkAt map[int32]uint64) {
+func (c *counting) wrote(now Counters, sp span, sinkAt map[int32]uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now.Chunks = c.Chunks // the feeder's
 	c.Counters, c.sinkAt = now, sinkAt
+	c.reached.pass(sp)
+}
+
+// recall notes where the chunks that are written already have brought the job.
+func (c *counting) recall(plans map[int64]span) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reached = reached{}
+	for n := range c.Written {
+		if sp, ok := plans[n]; ok {
+			c.reached.pass(sp)
+		}
+	}
 }
 
 func (c *counting) setChunks(n int64) {
@@ -201,17 +232,15 @@ func (k *collector) write(ctx context.Context, r *result) error {
 			}
 		}
 	}
-	c, _ := k.count.snapshot()
-	c.Written++
+	c := k.count.next(&k.job.Ends, r.span)
 	c.Rows += int64(scored + rejected + skipped)
 	c.Scored += int64(scored)
 	c.Rejected += int64(rejected)
 	c.Skipped += int64(skipped)
-	c.reach(&k.job.Ends, r.span)
 	if err := k.sink.end(ctx, c); err != nil {
 		return err
 	}
-	k.count.wrote(c, k.sink.at())
+	k.count.wrote(c, r.span, k.sink.at())
 	k.s.m.chunks.WithLabelValues("written").Inc()
 	return nil
 }
@@ -227,8 +256,7 @@ func (c *coordinator) keep(ctx context.Context) error {
 		at   time.Time
 		rows int64
 	}
-	start, _ := c.count.snapshot()
-	points := []point{{time.Now(), start.Rows}}
+	points := []point{{time.Now(), c.count.snapshot().Rows}}
 	held := false
 	for {
 		select {
@@ -236,7 +264,7 @@ func (c *coordinator) keep(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		now, sinkAt := c.count.snapshot()
+		now := c.count.snapshot()
 		points = append(points, point{time.Now(), now.Rows})
 		if len(points) > rateWindow {
 			points = points[1:]
@@ -249,7 +277,7 @@ func (c *coordinator) keep(ctx context.Context) error {
 				c.gate.hold(held)
 			}
 		}
-		if err := c.progress(ctx, now, sinkAt, held); err != nil && ctx.Err() == nil {
+		if err := c.progress(ctx, now, held); err != nil && ctx.Err() == nil {
 			if schemas.KindOf(err) != schemas.Unavailable {
 				return err
 			}
@@ -259,18 +287,15 @@ func (c *coordinator) keep(ctx context.Context) error {
 }
 
 // progress stores counters, and whether the job waits for room in the lineage.
-func (c *coordinator) progress(ctx context.Context, now Counters, sinkAt map[int32]uint64, held bool) error {
+func (c *coordinator) progress(ctx context.Context, now progress, held bool) error {
 	_, err := c.s.store.update(ctx, c.job.ID, func(j *Job) error {
 		if err := c.owns(j); err != nil {
 			return err
 		}
-		if j.Counters == now && held == j.Auto {
+		if j.Counters == now.Counters && held == j.Auto {
 			return errUnchanged
 		}
-		j.Counters = now
-		if sinkAt != nil {
-			j.SinkAt = sinkAt
-		}
+		j.take(now)
 		switch {
 		case held && j.Status == Running:
 			j.Status, j.Auto = Paused, true
@@ -282,4 +307,15 @@ func (c *coordinator) progress(ctx context.Context, now Counters, sinkAt map[int
 		return nil
 	})
 	return err
+}
+
+// take stores progress with a job.
+func (j *Job) take(now progress) {
+	j.Counters = now.Counters
+	if now.sinkAt != nil {
+		j.SinkAt = now.sinkAt
+	}
+	if j.Ends.Ranges != nil {
+		j.Reached = now.reached
+	}
 }

@@ -237,22 +237,20 @@ func (s *Service) attempt(ctx context.Context, l *lease, j *Job) error {
 	if err := c.readLog(ctx); err != nil {
 		return err
 	}
-	src, err := s.openSource(ctx, c.job, rev)
-	if err != nil {
-		return err
-	}
-	defer src.close(ctx)
 	if c.sink, err = s.openSink(ctx, c.job, c.sig.Outputs); err != nil {
 		return err
 	}
 	defer c.sink.abort()
 	c.count.Counters = c.sink.counters()
+	c.count.recall(c.plans)
 	c.count.Total = c.job.Ends.total()
 	c.gate = newGate(c.count.Written, int64(s.config.Window))
 	c.total = make(chan int64, 1) // the feeder sends once
 	g, gctx := errgroup.WithContext(ctx)
 	keep, stop := context.WithCancel(gctx)
-	g.Go(func() error { return c.feed(gctx, src) })
+	g.Go(func() error {
+		return c.feed(gctx, func() (source, error) { return s.openSource(gctx, c.job, rev) })
+	})
 	g.Go(func() error { return c.keep(keep) })
 	g.Go(func() error {
 		defer stop()
@@ -350,25 +348,22 @@ func (c *coordinator) finish(ctx context.Context, l *lease) error {
 
 // storeDone ends the job.
 func (c *coordinator) storeDone(ctx context.Context) error {
-	counters, sinkAt := c.count.snapshot()
+	end := c.count.snapshot()
 	_, err := c.s.store.update(ctx, c.job.ID, func(j *Job) error {
 		if err := c.owns(j); err != nil {
 			return err
 		}
 		now := time.Now().UTC()
-		j.Counters = counters
+		j.take(end)
 		j.Chunks, j.Total, j.Passed = j.Written, max(j.Total, j.Passed), max(j.Total, j.Passed)
 		if d := now.Sub(j.Started).Seconds(); d > 0 {
 			j.Rate = float64(j.Rows) / d
-		}
-		if sinkAt != nil {
-			j.SinkAt = sinkAt
 		}
 		j.Status, j.Auto, j.Reason, j.Finished = Done, false, "", now
 		return nil
 	})
 	if err == nil {
-		c.s.log.Info("job done", "job", c.job.ID, "rows", counters.Rows, "rejected", counters.Rejected, "skipped", counters.Skipped)
+		c.s.log.Info("job done", "job", c.job.ID, "rows", end.Rows, "rejected", end.Rejected, "skipped", end.Skipped)
 	}
 	return err
 }

@@ -261,10 +261,16 @@ func TestChangedSourceFailsTheJob(t *testing.T) {
 
 // Of two coordinators at once, one of which reads a topic that has lost messages, both cut as the first one did.
 func TestTwoCoordinatorsCutAlike(t *testing.T) {
+	for _, partitions := range []int{1, partitionsAtOnce + 2} {
+		t.Run(fmt.Sprint(partitions), func(t *testing.T) { cutAlike(t, partitions) })
+	}
+}
+
+func cutAlike(t *testing.T, partitions int) {
 	w := newWorld(t)
 	p := w.start("x")
 	es := events(4000, 4)
-	w.publish(p, "flights", 1, es)
+	w.publish(p, "flights", partitions, es)
 	p.model.delay = 20 * time.Millisecond
 	w.lost = func(seq uint64) bool { return seq%3 == 0 }
 	w.config.Window = 8 // q's feeder stays close to p's
@@ -290,12 +296,7 @@ func TestTwoCoordinatorsCutAlike(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			src, err := s.openSource(ctx, j, p.model.revision())
-			if err == nil {
-				err = c.feed(ctx, src)
-				src.close(ctx)
-			}
-			feeds <- err
+			feeds <- c.feed(ctx, func() (source, error) { return s.openSource(ctx, j, p.model.revision()) })
 		}()
 	}
 	p.done(id)
@@ -303,13 +304,19 @@ func TestTwoCoordinatorsCutAlike(t *testing.T) {
 	<-feeds
 	<-feeds
 	b := w.read(dst)
-	seqs := schemas.Values[int64](b.Column(b.Schema().Index("sequence")))
-	have := map[int64]bool{}
+	seqs, parts := schemas.Values[int64](b.Column(b.Schema().Index("sequence"))), schemas.Values[int64](b.Column(b.Schema().Index("partition")))
+	have, last, turns := map[int64]bool{}, map[int64]int64{}, 0
 	for i, seq := range seqs {
-		if i > 0 && seqs[i-1] >= seq {
-			t.Fatalf("sequence %d after %d", seq, seqs[i-1])
+		if last[parts[i]] >= seq {
+			t.Fatalf("partition %d: sequence %d after %d", parts[i], seq, last[parts[i]])
 		}
-		have[seq] = true
+		have[seq], last[parts[i]] = true, seq
+		if i > 0 && parts[i] != parts[i-1] {
+			turns++
+		}
+	}
+	if len(have) != len(seqs) || len(last) != partitions || partitions > 1 && turns < 2*partitions {
+		t.Fatalf("%d rows of %d messages, %d partitions with %d turns", len(seqs), len(have), len(last), turns)
 	}
 	for seq := range int64(4000) {
 		if !w.lost(uint64(seq+1)) && !have[seq+1] {

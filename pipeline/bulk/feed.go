@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -15,40 +14,50 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
-// feeder cuts the source into chunks and puts those without a result into the queue.
+// feeder cuts the source into chunks and puts those without a result into the queue. Chunks of several partitions take
+// turns; the next rows of each are read and decoded meanwhile (see lane).
 //
 // How a source is cut must be the same in every attempt. A file does not change, so the same cutting gives the same
 // chunks. A stored source may lose messages to retention between two attempts: there each chunk's span is inserted once
-// into the job's log before the chunk is fed, and later attempts, or a coordinator that believes it still holds the
-// lease, follow what was inserted first.
+// into the job's log before the chunk is fed, one after another, and later attempts, or a coordinator that believes it
+// still holds the lease, follow what was inserted first.
 type feeder struct {
 	*coordinator
-	src    source
 	stored bool // the source is a topic or the lineage
-	staged *rows
-	spare  *schemas.Batch
+	lanes  []*lane
+	active []*lane // that take turns, the next one first
 	packer *packer
 	buf    []byte
 
-	chunk      int64 // next number
-	pos        ref   // everything before it belongs to earlier chunks
-	positioned bool  // src stands behind what is staged
-	eof        bool
-	started    time.Time // of the throttle
-	paced      float64   // rows fed since
+	chunk   int64     // next number
+	started time.Time // of the throttle
+	paced   float64   // rows fed since
 }
 
-func (c *coordinator) feed(ctx context.Context, src source) error {
-	f := &feeder{coordinator: c, src: src, stored: c.job.Ends.Ranges != nil, started: time.Now()}
+// feed feeds all chunks. open opens the source, once for each partition.
+func (c *coordinator) feed(ctx context.Context, open func() (source, error)) error {
+	f := &feeder{coordinator: c, stored: c.job.Ends.Ranges != nil, started: time.Now()}
 	var err error
 	if f.packer, err = newPacker(c.sig.Inputs); err != nil {
 		return err
 	}
-	f.staged, f.spare = newRows(c.sig.Inputs), schemas.NewBatch(c.sig.Inputs)
-	f.staged.stored = f.stored
 	for _, r := range c.job.Ends.ranges() {
-		if err := f.feedRange(ctx, r); err != nil {
+		f.lanes = append(f.lanes, newLane(r, open, c.sig.Inputs, f.stored))
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		for _, l := range f.lanes {
+			l.close(ctx)
+		}
+	}()
+	for {
+		more, err := f.next(ctx)
+		if err != nil {
 			return err
+		}
+		if !more {
+			break
 		}
 	}
 	c.count.setChunks(f.chunk)
@@ -56,158 +65,79 @@ func (c *coordinator) feed(ctx context.Context, src source) error {
 	return nil
 }
 
-// feedRange goes through one partition.
-func (f *feeder) feedRange(ctx context.Context, r Range) error {
-	f.staged.reset()
-	f.pos, f.positioned, f.eof = ref{Unit: r.First}, false, false
-	end := ref{Unit: r.Last + 1}
-	for f.pos.before(end) {
-		sp, known := f.plans[f.chunk]
-		if known && sp.Partition != r.Partition {
-			return schemas.Errorf(schemas.Internal, "bulk.feed", "chunk %d is planned in partition %d, not %d", f.chunk, sp.Partition, r.Partition)
+// next feeds one chunk, or finds out more about it. False: there is none.
+func (f *feeder) next(ctx context.Context) (more bool, _ error) {
+	sp, known := f.plans[f.chunk]
+	var l *lane
+	if known {
+		i := slices.IndexFunc(f.lanes, func(l *lane) bool { return l.r.Partition == sp.Partition })
+		if i < 0 {
+			return false, schemas.Errorf(schemas.Internal, "bulk.feed", "chunk %d is planned in partition %d, of which the job is not", f.chunk, sp.Partition)
 		}
-		if known && f.done[f.chunk] {
-			f.pass(sp)
-			continue
-		}
-		if err := f.stage(ctx, r, sp, known); err != nil {
-			return err
-		}
-		if !known {
-			if f.eof && len(f.staged.at)+len(f.staged.bad) == 0 {
-				return nil
-			}
-			sp = f.cut(r, end)
-			sp.Newest = f.staged.newest(sp.End)
-			var err error
-			if sp, err = f.pin(ctx, sp); err != nil {
-				return err
-			}
-			if f.stored && f.short(sp) {
-				continue // somebody else's plan reaches further than what is staged
-			}
-		}
-		if err := f.send(ctx, sp); err != nil {
-			return err
-		}
-		f.pass(sp)
+		l = f.lanes[i]
+	} else if l = f.turn(); l == nil {
+		return false, nil
 	}
-	return nil
-}
-
-// short reports whether a plan covers rows that are not staged yet.
-func (f *feeder) short(sp span) bool {
-	return !f.eof && f.lastStaged().before(sp.End)
-}
-
-// lastStaged returns the first place behind everything staged.
-func (f *feeder) lastStaged() ref {
-	last := f.pos
-	if n := len(f.staged.at); n > 0 {
-		last = f.src.after(f.staged.at[n-1])
+	if err := l.wait(); err != nil {
+		return false, err
 	}
-	if n := len(f.staged.bad); n > 0 {
-		if b := f.src.after(f.staged.bad[n-1].at); last.before(b) {
-			last = b
+	if known && f.done[f.chunk] {
+		f.pass(l, sp)
+		return true, nil
+	}
+	if err := l.stage(ctx, f.job.ChunkRows, sp, known); err != nil {
+		return false, err
+	}
+	if !known {
+		if l.eof && len(l.staged.at)+len(l.staged.bad) == 0 {
+			l.finished = true
+			return true, nil
+		}
+		sp = l.cut(f.job.ChunkRows)
+		sp.Newest = l.staged.newest(sp.End)
+		var err error
+		if sp, err = f.pin(ctx, sp); err != nil {
+			return false, err
+		}
+		if f.stored && (sp.Partition != l.r.Partition || l.short(sp)) {
+			return true, nil // somebody else's plan: of another partition, or it reaches further than what is staged
 		}
 	}
-	return last
+	if err := f.send(ctx, l, sp); err != nil {
+		return false, err
+	}
+	f.pass(l, sp)
+	l.ahead(ctx, f.job.ChunkRows)
+	return true, nil
 }
 
 // pass goes behind a chunk.
-func (f *feeder) pass(sp span) {
+func (f *feeder) pass(l *lane, sp span) {
 	f.chunk++
-	if f.positioned && f.lastStaged().before(sp.End) {
-		f.positioned = f.eof // what lies between is not staged: go there when more is needed
-	}
-	n, nbad := f.staged.before(sp.End)
-	f.spare = f.staged.drop(n, nbad, f.spare)
-	f.pos = sp.End
+	l.pass(sp)
 }
 
-// stage reads until a chunk is there: the planned one, or one of full size.
-func (f *feeder) stage(ctx context.Context, r Range, sp span, known bool) error {
-	if !f.positioned {
-		if err := f.src.seek(ctx, r, f.pos); err != nil {
-			return err
-		}
-		f.staged.reset()
-		f.positioned, f.eof = true, false
-	}
-	for !f.eof {
-		if known && !f.lastStaged().before(sp.End) || !known && len(f.staged.at)+len(f.staged.bad) >= f.job.ChunkRows {
-			return nil
-		}
-		err := f.src.fill(ctx, f.staged)
-		if errors.Is(err, io.EOF) {
-			f.eof = true
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// partitionsAtOnce bounds the partitions that are read side by side: each takes a chunk, and what its transport reads
+// ahead, in memory.
+const partitionsAtOnce = 4
 
-// maxBad bounds the bad rows of a chunk: each takes up to maxReason bytes and the width of an empty row.
-const maxBad = 2048
-
-// cut chooses the next chunk from what is staged: at most ChunkRows rows that fit a message.
-func (f *feeder) cut(r Range, end ref) span {
-	sp := span{Stream: f.src.stream(), Partition: r.Partition, First: f.pos, End: end}
-	n, nbad := 0, 0
-	for n+nbad < f.job.ChunkRows && nbad < maxBad {
-		at, isBad, ok := f.peek(n, nbad)
-		if !ok {
+// turn returns the lane whose turn it is, nil if all are read.
+func (f *feeder) turn() *lane {
+	f.active = slices.DeleteFunc(f.active, (*lane).over)
+	for _, l := range f.lanes {
+		if len(f.active) == partitionsAtOnce {
 			break
 		}
-		if isBad {
-			nbad++
-		} else {
-			n++
+		if !l.over() && !slices.Contains(f.active, l) {
+			f.active = append(f.active, l)
 		}
-		sp.End = f.src.after(at)
 	}
-	if fits := f.staged.fit(0, n, maxChunkBytes-nbad*(maxReason+64)); fits < n {
-		if fits == 0 && !(nbad > 0 && f.staged.bad[0].at.before(f.staged.at[0])) {
-			f.refuse()
-			return f.cut(r, end)
-		}
-		sp.End = f.staged.at[fits]
-		return sp
+	if len(f.active) == 0 {
+		return nil
 	}
-	if f.eof && n == len(f.staged.at) && nbad == len(f.staged.bad) && f.stored {
-		sp.End = end // the rest of the range, gaps included
-	}
-	return sp
-}
-
-// peek returns the next staged place after n rows and nbad bad ones.
-func (f *feeder) peek(n, nbad int) (at ref, isBad, ok bool) {
-	s := f.staged
-	switch {
-	case n < len(s.at) && nbad < len(s.bad):
-		if s.bad[nbad].at.before(s.at[n]) {
-			return s.bad[nbad].at, true, true
-		}
-		return s.at[n], false, true
-	case n < len(s.at):
-		return s.at[n], false, true
-	case nbad < len(s.bad):
-		return s.bad[nbad].at, true, true
-	}
-	return ref{}, false, false
-}
-
-// refuse makes the first staged row a bad one: it does not fit a message.
-func (f *feeder) refuse() {
-	s := f.staged
-	b := newBad(s.at[0], schemas.Errorf(schemas.Invalid, "bulk.cut", "the row is larger than a message may be: at most %d bytes", maxChunkBytes))
-	if len(s.origins) > 0 {
-		b.when = s.origins[0].when
-	}
-	f.spare = s.drop(1, 0, f.spare)
-	i, _ := slices.BinarySearchFunc(s.bad, b.at, func(x bad, at ref) int { return compareRef(x.at, at) })
-	s.bad = slices.Insert(s.bad, i, b)
+	l := f.active[0]
+	f.active = append(f.active[1:], l)
+	return l
 }
 
 // pin makes the span of a chunk of a stored source final, and returns the one that was there first.
@@ -244,11 +174,11 @@ func full(err error) error {
 }
 
 // send publishes the staged rows of a span as the next chunk.
-func (f *feeder) send(ctx context.Context, sp span) error {
+func (f *feeder) send(ctx context.Context, l *lane, sp span) error {
 	if f.chunk >= MaxChunks {
 		return schemas.FieldErrorf(schemas.Invalid, "bulk.feed", "chunk_rows", "the source has more than %d chunks of %d rows: start the job with larger ones", MaxChunks, f.job.ChunkRows)
 	}
-	n, nbad := f.staged.before(sp.End)
+	n, nbad := l.staged.before(sp.End)
 	if n+nbad == 0 { // retention took them all
 		r := result{Chunk: f.chunk, Parts: 1, span: sp}
 		_, _, err := f.log.Insert(ctx, resultSubject(f.chunk, 0), r.append(nil))
@@ -261,7 +191,7 @@ func (f *feeder) send(ctx context.Context, sp span) error {
 		return err
 	}
 	h := chunkHead{chunk: f.chunk, span: sp}
-	f.buf, h.layout = f.packer.pack(f.buf[:0], f.staged, 0, n, f.staged.bad[:nbad])
+	f.buf, h.layout = f.packer.pack(f.buf[:0], l.staged, 0, n, l.staged.bad[:nbad])
 	m := schemas.Message{
 		Topic: f.job.queueName(), ID: f.owner + "/" + strconv.FormatInt(f.chunk, 10),
 		Header: h.header(f.job, f.packer.schemas[h.layout].ID()), Payload: slices.Clone(f.buf),

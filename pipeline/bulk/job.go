@@ -49,12 +49,13 @@ type Job struct {
 	MixedEnvironments bool                 `json:"mixed_environments,omitempty"`
 	Environment       pipeline.Environment `json:"environment,omitzero"` // decides bits: a chunk is scored in this one
 
-	Ends       Ends             `json:"ends"`
-	Generation int              `json:"generation,omitempty"` // counts resumes
-	SinkAt     map[int32]uint64 `json:"sink_at,omitempty"`    // topic sinks without a ledger: last sequence of each partition that is known to be written
-	Ledger     bool             `json:"ledger,omitempty"`     // the sink's topic was told how far the job is, and keeps that
-	Owner      string           `json:"owner,omitempty"`      // coordinator that counts
-	Cleaned    bool             `json:"cleaned,omitempty"`    // queue and results of a final job are dropped
+	Ends       Ends              `json:"ends"`
+	Generation int               `json:"generation,omitempty"` // counts resumes
+	SinkAt     map[int32]uint64  `json:"sink_at,omitempty"`    // topic sinks without a ledger: last sequence of each partition that is known to be written
+	Reached    map[int32]Reached `json:"reached,omitempty"`    // of a stored source, by partition
+	Ledger     bool              `json:"ledger,omitempty"`     // the sink's topic was told how far the job is, and keeps that
+	Owner      string            `json:"owner,omitempty"`      // coordinator that counts
+	Cleaned    bool              `json:"cleaned,omitempty"`    // queue and results of a final job are dropped
 
 	Counters
 }
@@ -71,7 +72,7 @@ type Counters struct {
 	Skipped  int64   `json:"skipped"`        // lineage inputs that were not recorded whole: same
 	Rate     float64 `json:"rate,omitempty"` // rows/s over the last seconds
 
-	// EventTime is that of the newest row that is done, in the partition at work: of a stored source.
+	// EventTime is that of the newest row of a stored source that is done.
 	EventTime time.Time `json:"event_time,omitzero"`
 }
 

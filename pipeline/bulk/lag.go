@@ -11,8 +11,7 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
-// How far a job is in event time: of a message that is Leat-Event-Time, or when it was stored. Partitions are read one
-// after another, so what is done is told by Counters.Passed, and one time is enough beside it.
+// How far a job is, in each partition and in event time: of a message that is Leat-Event-Time, or when it was stored.
 
 // eventTime is when a message's event was: as it says, or when the message was stored.
 func eventTime(d *connectors.Delivery) time.Time {
@@ -119,28 +118,53 @@ func (r *rows) newest(end ref) (nanos int64) {
 	return nanos
 }
 
-// reach notes that a chunk is done: what it covers, and its newest event.
-func (c *Counters) reach(e *Ends, sp span) {
-	start := e.passed(span{Partition: sp.Partition, End: ref{Unit: e.first(sp.Partition)}})
-	if c.Passed <= start { // the first of its partition
-		c.EventTime = time.Time{}
-	}
-	if sp.Newest != 0 {
-		if t := unixNano(sp.Newest); t.After(c.EventTime) {
-			c.EventTime = t
-		}
-	}
-	c.Passed = max(c.Passed, e.passed(sp))
+// Reached is how far a job is in a partition.
+type Reached struct {
+	Next      uint64    `json:"next"`                // first sequence that is not done
+	EventTime time.Time `json:"event_time,omitzero"` // newest that is done
 }
 
-// first is the first sequence of a partition.
-func (e *Ends) first(partition int32) uint64 {
-	for _, r := range e.Ranges {
-		if r.Partition == partition {
-			return r.First
+// reached is how far a job is in each partition of its source.
+type reached map[int32]Reached
+
+// pass notes that a chunk is done. A message that it ends in counts as done.
+func (m reached) pass(sp span) {
+	at := m[sp.Partition]
+	next := sp.End.Unit
+	if sp.End.Sub > 0 {
+		next++
+	}
+	at.Next = max(at.Next, next)
+	if sp.Newest != 0 {
+		if t := unixNano(sp.Newest); t.After(at.EventTime) {
+			at.EventTime = t
 		}
 	}
-	return 0
+	m[sp.Partition] = at
+}
+
+// progress notes in the counters what the chunks that are done cover.
+func (m reached) progress(c *Counters, e *Ends) {
+	if e.Ranges == nil {
+		c.Passed = int64(m[0].Next)
+		return
+	}
+	c.Passed = 0
+	for _, r := range e.Ranges {
+		at := m[r.Partition]
+		c.Passed += r.done(at.Next)
+		if at.EventTime.After(c.EventTime) {
+			c.EventTime = at.EventTime
+		}
+	}
+}
+
+// done returns how many sequences of the range lie before next.
+func (r Range) done(next uint64) int64 {
+	if next <= r.First {
+		return 0
+	}
+	return min(int64(next-r.First), r.len())
 }
 
 // PartitionView is how far a job is in a partition of its source.
@@ -158,17 +182,17 @@ type PartitionView struct {
 // partitions tells how far a job is in each partition.
 func (j *Job) partitions() []PartitionView {
 	var out []PartitionView
-	left := j.Passed
 	for _, r := range j.Ends.Ranges {
-		done := min(left, r.len())
-		left -= done
-		v := PartitionView{Partition: r.Partition, First: r.First, Last: r.Last, Next: r.First + uint64(done), Left: r.len() - done, EventEnd: r.LastTime}
-		from := r.FirstTime
-		switch {
-		case v.Left == 0:
-			v.EventTime = r.LastTime
-		case done > 0:
-			v.EventTime, from = j.EventTime, j.EventTime
+		at := j.Reached[r.Partition]
+		done := r.done(at.Next)
+		if j.Status == Done {
+			done = r.len()
+		}
+		v := PartitionView{Partition: r.Partition, First: r.First, Last: r.Last, Next: r.First + uint64(done), Left: r.len() - done,
+			EventTime: at.EventTime, EventEnd: r.LastTime}
+		from := at.EventTime
+		if done == 0 {
+			from = r.FirstTime
 		}
 		if v.Left > 0 && !from.IsZero() && !r.LastTime.IsZero() {
 			v.EventLag = max(r.LastTime.Sub(from).Seconds(), 0)

@@ -80,7 +80,7 @@ func lagged(t *testing.T, w *world, p *process, stated bool) {
 			}
 			if last.IsZero() {
 				last = ms[0].time
-			} else {
+			} else if last.After(passed) {
 				passed = last
 			}
 			if lag := end.time.Sub(last).Seconds(); pv.EventLag != lag {

@@ -100,26 +100,7 @@ func (e *Ends) total() int64 {
 	return n
 }
 
-// passed returns how much of total lies before the end of sp. A message that it ends in is passed.
-func (e *Ends) passed(sp span) int64 {
-	if e.Ranges == nil {
-		return int64(sp.End.Unit)
-	}
-	n := int64(0)
-	for _, r := range e.Ranges {
-		if r.Partition == sp.Partition {
-			end := int64(sp.End.Unit - r.First)
-			if sp.End.Sub > 0 {
-				end++
-			}
-			return n + min(end, r.len())
-		}
-		n += r.len()
-	}
-	return n
-}
-
-// ranges returns what is to be read, in order. A file is one range whose end shows when it is reached.
+// ranges returns what is to be read. A file is one range whose end shows when it is reached.
 func (e *Ends) ranges() []Range {
 	if e.Size > 0 || e.Rows > 0 || !e.Modified.IsZero() {
 		return []Range{{Last: math.MaxUint64 - 1}}
