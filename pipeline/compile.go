@@ -35,12 +35,12 @@ type compiled struct {
 type answered struct {
 	name, version string
 	label         []string // "fraud@3", as a header value
-	revision      string
+	revision      []string
 }
 
 func answeredBy(model string, version int, revision string) answered {
 	v := strconv.Itoa(version)
-	return answered{name: model, version: v, label: []string{model + "@" + v}, revision: revision}
+	return answered{name: model, version: v, label: []string{model + "@" + v}, revision: []string{revision}}
 }
 
 // modelNode scores rows with one model version.

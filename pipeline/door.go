@@ -54,6 +54,8 @@ type door struct {
 
 	ended chan struct{} // closed when the door closes: what cannot be made durable now is handed back then
 
+	answerBytes atomic.Int64 // of an output, about
+
 	rows, bytes atomic.Int64  // admitted and not committed
 	room        chan struct{} // capacity 1: a token each time something was committed, for whoever waits for that
 

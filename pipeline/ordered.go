@@ -160,9 +160,16 @@ func (o *ordered) follow(works []*work, pos schemas.Position) bool {
 // publish stores the outputs. One that the transport can never take goes to the dead letters instead.
 func (o *ordered) publish(works []*work) bool {
 	for {
-		var outs []schemas.Message
-		for _, w := range works {
-			outs = append(outs, w.outputs...)
+		outs := works[0].outputs
+		if len(works) > 1 {
+			n := 0
+			for _, w := range works {
+				n += len(w.outputs)
+			}
+			outs = make([]schemas.Message, 0, n)
+			for _, w := range works {
+				outs = append(outs, w.outputs...)
+			}
 		}
 		if len(outs) == 0 {
 			return true

@@ -122,7 +122,13 @@ func (dr *door) finish(r *run, items []item, w *work) {
 		e = dr.p.host.public(r.err, dr.p.name)
 	}
 	failed := 0
-	w.values = make([]string, 0, len(items))
+	values := len(items)
+	if dr.OutputTo != "" { // what is published is kept: it cannot lie in memory that is used again
+		values *= 2
+		w.buf = make([]byte, 0, len(items)*int(dr.answerBytes.Load()))
+		defer func() { dr.answerBytes.Store(int64(1 + len(w.buf)/len(items))) }()
+	}
+	w.values = make([]string, 0, values)
 	for i := range items {
 		it := &items[i]
 		w.hold(it)
@@ -232,7 +238,7 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 			w.ids = append(w.ids, it.id)
 		}
 		if dr.OutputTo != "" {
-			w.outputs = append(w.outputs, dr.output(it, by, h, payload))
+			w.outputs = append(w.outputs, w.output(it, by, h, payload))
 			w.sources = append(w.sources, it.d)
 		}
 	}
@@ -253,12 +259,14 @@ func badRows(bad []schemas.RowError) error {
 
 // output is the message of the output topic. Its id follows from the input alone, so that the transport and readers
 // fold repeats.
-func (dr *door) output(it *item, by *answered, h schemas.Header, payload []byte) schemas.Message {
-	h[schemas.HeaderSource] = []string{it.d.From.String()}
-	h[schemas.HeaderRevision] = []string{by.revision}
+func (w *work) output(it *item, by *answered, h schemas.Header, payload []byte) schemas.Message {
+	w.values = append(w.values, it.d.From.String())
+	h[schemas.HeaderSource] = w.values[len(w.values)-1 : len(w.values) : len(w.values)]
+	h[schemas.HeaderRevision] = by.revision
 	if t := it.d.Header[schemas.HeaderEventTime]; t != nil {
 		h[schemas.HeaderEventTime] = t
 	}
+	dr := w.door
 	id := lineage.RecordID(lineage.RequestKey(dr.principal(it.d), dr.p.name, it.id), it.digest, 0, RootPath, "")
 	return schemas.Message{Topic: dr.OutputTo, Key: it.d.Key, ID: hexID(id), Header: h, Payload: payload}
 }

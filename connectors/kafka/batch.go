@@ -42,6 +42,24 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// leastRecord is what a record takes in a batch.
+const leastRecord = 7
+
+// recordsIn is about how many records are in an answer's batches, as their heads have it, and never more than could be
+// in as many bytes.
+func recordsIn(b []byte) int {
+	n := 0
+	for len(b) >= batchOverhead && b[atMagic] == 2 {
+		end := atEpoch + int(binary.BigEndian.Uint32(b[atLength:]))
+		if end < batchOverhead || end > len(b) {
+			break
+		}
+		n += min(int(binary.BigEndian.Uint32(b[atCount:])), (end-batchOverhead)/leastRecord)
+		b = b[end:]
+	}
+	return n
+}
+
 // producerID is who writes a batch, and the number of its first record in that writer's partition.
 type producerID struct {
 	id    int64

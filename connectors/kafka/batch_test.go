@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"testing"
@@ -14,6 +16,8 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
 	"github.com/segmentio/kafka-go/protocol"
+
+	"github.com/leatstream/leat/schemas"
 )
 
 func sealedOf(recs ...record) []sealed { return seal(recs) }
@@ -304,5 +308,62 @@ func TestReadAnswer(t *testing.T) {
 		if _, err := readAnswer(io.MultiReader(bytes.NewReader(b))); err == nil {
 			t.Errorf("%v is an answer", b)
 		}
+	}
+}
+
+// TestHeadersShareRoom: the headers of the messages of one call lie together, and each has its own.
+func TestHeadersShareRoom(t *testing.T) {
+	var ms []schemas.Message
+	for i := range 50 {
+		m := schemas.Message{ID: fmt.Sprint("id", i), Header: schemas.Header{"B": {fmt.Sprint("b", i)}, schemas.HeaderKey: {"not here"}}}
+		for j := range i % 7 {
+			m.Header["A"] = append(m.Header["A"], fmt.Sprint("a", i, j))
+		}
+		ms = append(ms, m)
+	}
+	var room headerRoom
+	room.reserve(2, &ms[0]) // less than they take
+	all := make([][]kafka.Header, len(ms))
+	for i := range ms {
+		all[i] = room.of(&ms[i])
+	}
+	for i, hs := range all {
+		h, id := header(hs)
+		want := schemas.Header{"B": ms[i].Header["B"]}
+		if a := ms[i].Header["A"]; a != nil {
+			want["A"] = a
+		}
+		if id != ms[i].ID || !reflect.DeepEqual(h, want) {
+			t.Errorf("message %d: %v %q, want %v", i, h, id, want)
+		}
+		if cap(hs) != len(hs) {
+			t.Errorf("message %d: its headers can grow into those of the next", i)
+		}
+	}
+	if hs := room.of(&schemas.Message{}); hs != nil {
+		t.Errorf("%v of none", hs)
+	}
+}
+
+// TestRecordsIn: it is the number of records where the bytes are whole, and never more than they could hold.
+func TestRecordsIn(t *testing.T) {
+	batch := func(n int) []byte {
+		body := sealedOf(record{value: []byte("v")})[0]
+		return appendBatch(nil, n, func(int) *sealed { return &body }, producerID{}, false)
+	}
+	both := append(batch(3), batch(200)...)
+	for cut, want := range map[int]int{0: 203, 1: 3, len(batch(200)): 3, len(both): 0} {
+		if got := recordsIn(both[:len(both)-cut]); got != want {
+			t.Errorf("%d of %d bytes: %d records, want %d", len(both)-cut, len(both), got, want)
+		}
+	}
+	lying := batch(5)
+	binary.BigEndian.PutUint32(lying[atCount:], math.MaxUint32)
+	if got := recordsIn(lying); got > len(lying)/leastRecord {
+		t.Errorf("%d records in %d bytes", got, len(lying))
+	}
+	binary.BigEndian.PutUint32(lying[atLength:], math.MaxUint32)
+	if got := recordsIn(lying); got != 0 {
+		t.Errorf("%d records in a batch without an end", got)
 	}
 }

@@ -175,7 +175,7 @@ func (f *fetcher) once(ctx context.Context, wait time.Duration) ([]fetched, erro
 
 // read takes the committed records out of an answer and moves the position.
 func (f *fetcher) read(a *fetchAnswer) ([]fetched, error) {
-	var out []fetched
+	out := make([]fetched, 0, recordsIn(a.records))
 	aborted := newAborted(a.aborted)
 	for b := a.records; ; {
 		s, rest, ok, err := nextBatch(b)
@@ -199,7 +199,7 @@ func (f *fetcher) read(a *fetchAnswer) ([]fetched, error) {
 			continue
 		}
 		n := len(out)
-		if out, err = s.records(slices.Grow(out, min(s.count, maxBatchRecords)), f.pos, f.names); err != nil {
+		if out, err = s.records(out, f.pos, f.names); err != nil {
 			out = out[:n]
 			return out, f.broken(out, err)
 		}

@@ -12,9 +12,33 @@ import (
 // headerID carries Message.ID: Kafka folds nothing, readers may.
 const headerID = "Leat-Id"
 
-// headersOf returns a message's headers as a record has them: one for each value, by name, so that equal messages are
-// equal bytes. Leat-Key is the record's key and not repeated.
-func headersOf(m *schemas.Message) []kafka.Header {
+// headerRoom is where the headers of many messages lie, so that each does not take memory of its own.
+type headerRoom struct {
+	headers []kafka.Header
+	text    []byte
+}
+
+// reserve makes room for n messages like m.
+func (a *headerRoom) reserve(n int, m *schemas.Message) {
+	headers, text := 1, len(m.ID)
+	for _, vs := range m.Header {
+		headers += len(vs)
+		for _, v := range vs {
+			text += len(v)
+		}
+	}
+	a.headers, a.text = slices.Grow(a.headers, n*headers), slices.Grow(a.text, n*text)
+}
+
+func (a *headerRoom) add(k, v string) {
+	at := len(a.text)
+	a.text = append(a.text, v...)
+	a.headers = append(a.headers, kafka.Header{Key: k, Value: a.text[at:len(a.text):len(a.text)]})
+}
+
+// of returns a message's headers as a record has them: one for each value, by name, so that equal messages are equal
+// bytes. Leat-Key is the record's key and not repeated.
+func (a *headerRoom) of(m *schemas.Message) []kafka.Header {
 	n := 0
 	for k, vs := range m.Header {
 		if k != schemas.HeaderKey && k != headerID {
@@ -24,16 +48,16 @@ func headersOf(m *schemas.Message) []kafka.Header {
 	if n == 0 && m.ID == "" {
 		return nil
 	}
-	out := make([]kafka.Header, 0, n+1)
+	at := len(a.headers)
 	for k, vs := range m.Header {
 		if k == schemas.HeaderKey || k == headerID {
 			continue
 		}
 		for _, v := range vs {
-			out = append(out, kafka.Header{Key: k, Value: []byte(v)})
+			a.add(k, v)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b kafka.Header) int {
+	slices.SortStableFunc(a.headers[at:], func(a, b kafka.Header) int {
 		switch {
 		case a.Key < b.Key:
 			return -1
@@ -43,12 +67,12 @@ func headersOf(m *schemas.Message) []kafka.Header {
 		return 0
 	})
 	if m.ID != "" {
-		out = append(out, kafka.Header{Key: headerID, Value: []byte(m.ID)})
+		a.add(headerID, m.ID)
 	}
-	return out
+	return a.headers[at:len(a.headers):len(a.headers)]
 }
 
-// header is the inverse of headersOf. Values may be any bytes.
+// header is the inverse of headerRoom.of. Values may be any bytes.
 func header(hs []kafka.Header) (h schemas.Header, id string) {
 	if len(hs) == 0 {
 		return nil, ""

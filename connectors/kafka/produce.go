@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -127,7 +128,7 @@ func (c *Client) produce(ctx context.Context, recs []record) ([]int64, error) {
 		}
 	}
 	call := &produceCall{offsets: make([]int64, len(recs)), left: len(recs), done: make(chan struct{})}
-	bodies, slab := sealInto(takeSlab(), recs)
+	bodies, slab := sealInto(recs)
 	p.enqueue(call, recs, bodies, leaders)
 	select {
 	case <-call.done:
@@ -161,18 +162,24 @@ func unacknowledged(ctx context.Context, op string, trouble error) error {
 
 // seal encodes records into memory of their own.
 func seal(recs []record) []sealed {
-	out, _ := sealInto(nil, recs)
+	out, _ := sealTo(make([]byte, 0, sealedSizes(recs)), recs)
 	return out
 }
 
-// sealInto encodes records into the slab, or into a larger one if it is too small.
-func sealInto(slab []byte, recs []record) (_ []sealed, used []byte) {
-	now := time.Now().UnixMilli()
-	n := 0
+// sealInto encodes records into a slab, which whoever holds it gives back once nothing needs what is returned.
+func sealInto(recs []record) (_ []sealed, slab []byte) {
+	return sealTo(takeSlab(sealedSizes(recs)), recs)
+}
+
+func sealedSizes(recs []record) (n int) {
 	for i := range recs {
 		n += sealedSize(recs[i].key, recs[i].value, recs[i].headers)
 	}
-	slab = slices.Grow(slab[:0], n)
+	return n
+}
+
+func sealTo(slab []byte, recs []record) ([]sealed, []byte) {
+	now := time.Now().UnixMilli()
 	out := make([]sealed, len(recs))
 	for i := range recs {
 		r := &recs[i]
@@ -186,19 +193,27 @@ func sealInto(slab []byte, recs []record) (_ []sealed, used []byte) {
 	return out, slab
 }
 
-// slabs are used again: at 500 records of 512 bytes a call, making them anew took as long as all else here.
-var slabs sync.Pool
+// slabs are used again, by size: at 500 records of 512 bytes a call, making them anew took as long as all else here. The
+// sizes are powers of two, from 4 KiB to more than a pipeline commits at once.
+var slabs [maxSlab - minSlab + 1]sync.Pool
 
-func takeSlab() []byte {
-	if b, ok := slabs.Get().(*[]byte); ok {
-		return *b
+const minSlab, maxSlab = 12, 24
+
+// takeSlab returns an empty slab with room for n bytes.
+func takeSlab(n int) []byte {
+	class := max(bits.Len(uint(max(n, 1)-1)), minSlab)
+	if class > maxSlab {
+		return make([]byte, 0, n)
 	}
-	return nil
+	if b, ok := slabs[class-minSlab].Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, 1<<class)
 }
 
 func giveSlab(b []byte) {
-	if cap(b) > 0 && cap(b) <= maxRequestBytes {
-		slabs.Put(&b)
+	if class := bits.Len(uint(cap(b))) - 1; class >= minSlab && class <= maxSlab {
+		slabs[class-minSlab].Put(&b)
 	}
 }
 
@@ -365,7 +380,7 @@ func (b *batch) encode() {
 	for i := range b.entries {
 		n += len(b.entries[i].body) + recordRoom
 	}
-	b.raw = appendBatch(slices.Grow(takeSlab()[:0], n), len(b.entries), func(i int) *sealed { return &b.entries[i].sealed }, b.who, false)
+	b.raw = appendBatch(takeSlab(n), len(b.entries), func(i int) *sealed { return &b.entries[i].sealed }, b.who, false)
 }
 
 // met counts a try that was not acknowledged and tells the callers that still wait what stood in the way. The lock is

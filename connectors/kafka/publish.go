@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"slices"
+	"sync"
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/schemas"
@@ -11,8 +13,15 @@ import (
 // their order. What a broker does not acknowledge is sent again, and stored once, until ctx ends.
 func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas.Position, error) {
 	const op = "kafka.Publish"
-	recs := make([]record, len(msgs))
-	a := addresser{c: c, op: op}
+	room := publishRooms.Get().(*publishRoom)
+	defer room.free()
+	recs := slices.Grow(room.recs, len(msgs))[:len(msgs)]
+	room.recs = recs
+	a := addresser{c: c, op: op, room: room.headerRoom}
+	if len(msgs) > 0 {
+		a.room.reserve(len(msgs), &msgs[0])
+	}
+	defer func() { room.headerRoom = a.room }()
 	// Messages without a key go together, call by call to another partition: together they cost less, and calls of one
 	// message still spread over all.
 	turn := c.robin.Add(1)
@@ -33,6 +42,27 @@ func (c *Client) Publish(ctx context.Context, msgs []schemas.Message) ([]schemas
 	return out, nil
 }
 
+// publishRoom is what a call needs to make its records; nothing of it is kept once produce has returned.
+type publishRoom struct {
+	headerRoom
+	recs []record
+}
+
+var publishRooms = sync.Pool{New: func() any { return new(publishRoom) }}
+
+// maxPublishRoom is how many records, and bytes of their headers, are not given back to the collector.
+const maxPublishRoom, maxPublishText = 1 << 13, 1 << 21
+
+func (r *publishRoom) free() {
+	if cap(r.recs) > maxPublishRoom || cap(r.text) > maxPublishText {
+		return
+	}
+	clear(r.recs)
+	clear(r.headers)
+	r.recs, r.headers, r.text = r.recs[:0], r.headers[:0], r.text[:0]
+	publishRooms.Put(r)
+}
+
 // keylessRun is how many messages without a key, of one call, go to a partition before the next one has its turn.
 const keylessRun = 100
 
@@ -49,6 +79,7 @@ type addresser struct {
 	op          string
 	topic, name string // as the user names it, and in the cluster
 	partitions  int
+	room        headerRoom
 }
 
 func (a *addresser) record(ctx context.Context, m *schemas.Message, turn uint32) (record, error) {
@@ -59,7 +90,7 @@ func (a *addresser) record(ctx context.Context, m *schemas.Message, turn uint32)
 		}
 		a.topic, a.name, a.partitions = m.Topic, a.c.name(m.Topic), n
 	}
-	r := record{topic: a.name, value: m.Payload, headers: headersOf(m)}
+	r := record{topic: a.name, value: m.Payload, headers: a.room.of(m)}
 	if m.Key != "" {
 		r.key, r.partition = []byte(m.Key), partitionOf(m.Key, a.partitions)
 	} else {

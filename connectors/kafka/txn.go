@@ -137,13 +137,14 @@ func (t *tenure) highest() int64 {
 func (c *Client) txnRecords(ctx context.Context, op string, msgs []schemas.Message) (recs []record, dead int, _ error) {
 	recs = make([]record, len(msgs))
 	turn := c.robin.Add(1)
+	a := addresser{c: c, op: op}
 	for i := range msgs {
 		var err error
 		if msgs[i].Topic == deadTopic {
 			dead++
 			recs[i], err = c.deadRecord(ctx, op, &msgs[i])
 		} else {
-			recs[i], err = c.toRecord(ctx, op, &msgs[i], turn+uint32(i/keylessRun))
+			recs[i], err = a.record(ctx, &msgs[i], turn+uint32(i/keylessRun))
 		}
 		if schemas.KindOf(err) == schemas.Invalid && err != nil {
 			return nil, 0, &connectors.RefusedError{Index: i, Err: err}
@@ -160,6 +161,7 @@ func (c *Client) txnRecords(ctx context.Context, op string, msgs []schemas.Messa
 func (x *transaction) run(ctx context.Context, op string, recs []record, to place) ([]int64, error) {
 	g := x.t.g
 	w := newTxnWrite(recs, g.c.cfg.MaxBatchBytes)
+	defer w.free()
 	for tries := 0; ; tries++ {
 		done, err := x.ready(ctx, op, to)
 		if done {

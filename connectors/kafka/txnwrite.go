@@ -17,6 +17,7 @@ import (
 type txnWrite struct {
 	recs    []record
 	bodies  []sealed
+	slab    []byte     // where they lie
 	lanes   []*txnLane // by first appearance
 	offsets []int64    // of recs, once stored
 	limit   int        // bytes of a batch
@@ -34,7 +35,8 @@ type txnLane struct {
 }
 
 func newTxnWrite(recs []record, limit int) *txnWrite {
-	w := &txnWrite{recs: recs, bodies: seal(recs), offsets: make([]int64, len(recs)), limit: limit}
+	w := &txnWrite{recs: recs, offsets: make([]int64, len(recs)), limit: limit}
+	w.bodies, w.slab = sealInto(recs)
 	by := map[laneKey]*txnLane{}
 	for i := range recs {
 		k := laneKey{recs[i].topic, recs[i].partition}
@@ -48,6 +50,9 @@ func newTxnWrite(recs []record, limit int) *txnWrite {
 	}
 	return w
 }
+
+// free gives the memory back. Nothing of it is on its way any more: send waits for all.
+func (w *txnWrite) free() { giveSlab(w.slab) }
 
 // rewind makes it ready to be written from its beginning.
 func (w *txnWrite) rewind() {
