@@ -207,7 +207,8 @@ func isFenced(err error) bool {
 func sessionLost(err error) bool {
 	return isFenced(err) || errors.Is(err, kafka.InvalidTransactionState) || errors.Is(err, kafka.InvalidProducerIDMapping) ||
 		errors.Is(err, kafka.OutOfOrderSequenceNumber) || errors.Is(err, kafka.DuplicateSequenceNumber) ||
-		errors.Is(err, kafka.UnknownProducerId) || errors.Is(err, kafka.TransactionCoordinatorFenced)
+		errors.Is(err, kafka.UnknownProducerId) || errors.Is(err, kafka.TransactionCoordinatorFenced) ||
+		errors.Is(err, kafka.Unknown) // a broker's own trouble: seen under load, when calls of earlier tries were cut short
 }
 
 // ready begins a session if there is none and makes sure that the group stands where this tenure left it. done says
