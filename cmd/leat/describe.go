@@ -116,7 +116,11 @@ func (jobFiles) Create(path string, s *arrow.Schema) (bulk.FileWriter, error) {
 	if err := files.RemoveLeftovers(path); err != nil { // one job writes a file: what else lies there is of a dead process
 		return nil, err
 	}
-	return files.Create(path, s, files.WriterOptions{Overwrite: true})
+	w, err := files.Create(path, s, files.WriterOptions{Overwrite: true})
+	if err != nil {
+		return nil, err // not a *files.Writer that is nil
+	}
+	return w, nil
 }
 
 func (jobFiles) CheckFormat(path string) error {

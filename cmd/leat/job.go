@@ -181,10 +181,15 @@ func jobLeft(v *bulk.View) string {
 	return strings.Join(parts, ", ")
 }
 
-// seconds writes a duration: whole seconds, or what is less than one.
+// seconds writes a duration as exactly as people want it: 44d3h, 25h1m1s, 250ms.
 func seconds(s float64) string {
+	const day = 24 * time.Hour
 	d := time.Duration(s * float64(time.Second))
-	if d >= time.Second {
+	switch {
+	case d >= 3*day:
+		h := int(d.Round(time.Hour) / time.Hour)
+		return fmt.Sprintf("%dd%dh", h/24, h%24)
+	case d >= time.Second:
 		return d.Round(time.Second).String()
 	}
 	return d.Round(time.Millisecond).String()

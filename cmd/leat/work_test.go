@@ -100,6 +100,19 @@ func TestJobWithBadRowsExitsWith3(t *testing.T) {
 	}
 }
 
+// A file that cannot hold the outputs fails the job, and nothing but the job.
+func TestJobToAFileThatCannotHoldIt(t *testing.T) {
+	to := filepath.Join(t.TempDir(), "scored.csv")
+	r := leat("job", "run", "--pipeline", "flight-boost", "--from", head(t, "parquet", 10), "--to", to)
+	if r.code != 1 || !strings.Contains(r.err, "probabilities") {
+		t.Fatalf("%+v", r)
+	}
+	if _, err := os.Stat(to); err == nil {
+		t.Error("the file is there")
+	}
+	ok(t, "job", "list")
+}
+
 // A candidate is scored on what callers sent to another model, though one takes names and the other a packed tensor.
 func TestJobFromLineage(t *testing.T) {
 	const n = 300
@@ -183,12 +196,12 @@ func TestJobShowsPartitions(t *testing.T) {
 	var out bytes.Buffer
 	at := time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)
 	v := &bulk.View{Job: bulk.Job{ID: "j", Status: bulk.Running, Counters: bulk.Counters{Rows: 150, EventTime: at}}, RowsLeft: 250, EventLag: 0.25,
-		Partitions: []bulk.PartitionView{{First: 1, Last: 100, Next: 101}, {Partition: 1, First: 1, Last: 100, Next: 51, Left: 50, EventLag: 0.125}, {Partition: 2, First: 7, Last: 206, Next: 7, Left: 200, EventLag: 0.25}}}
+		Partitions: []bulk.PartitionView{{First: 1, Last: 100, Next: 101}, {Partition: 1, First: 1, Last: 100, Next: 51, Left: 50, EventLag: 0.125}, {Partition: 2, First: 7, Last: 206, Next: 7, Left: 200, EventLag: 3812400}}}
 	if err := (&env{out: &out}).printJob(v); err != nil {
 		t.Fatal(err)
 	}
 	has(t, out.String(), "left      250 rows, 250ms of events\n", "events    done up to 2026-05-01T08:00:00Z\n",
-		"part. 0 1 to 100, done\n", "part. 1 1 to 100, at 51, 125ms of events left\n", "part. 2 7 to 206, not begun, 250ms of events left\n")
+		"part. 0 1 to 100, done\n", "part. 1 1 to 100, at 51, 125ms of events left\n", "part. 2 7 to 206, not begun, 44d3h of events left\n")
 	out.Reset()
 	v.Status, v.RowsLeft, v.EventLag = bulk.Done, 0, 0
 	if err := (&env{out: &out}).printJob(v); err != nil {

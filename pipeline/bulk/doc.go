@@ -6,7 +6,9 @@
 // workers of all processes take chunks from there, score them in pieces of a fixed size, append the lineage records, and
 // insert each result once for ever under the chunk's subject of the job's result log. The coordinator follows that log
 // and writes the sink in the order of the chunks. Only what lies in the result log counts: whoever dies, the next one
-// reads the log, feeds the chunks that have no result, and writes the file again from the results.
+// reads the log, feeds the chunks that have no result, and writes the file again from the results, or goes on with the
+// topic: behind the last chunk that was stored as one with the job's progress where the topic's transport has transactions
+// (Ledger), else with what a look at the topic finds missing.
 //
 // It never scores beside the pipeline's bulk lane, never lets a result out before its lineage records are acknowledged,
 // never compares clocks of two machines, and imports contracts only: cmd hands it the stores and the files.

@@ -73,7 +73,8 @@ type FileWriter interface {
 // Files opens and creates files; the format follows from the path's ending. An ending that names no format is Invalid.
 type Files interface {
 	Open(ctx context.Context, path string, o FileOptions) (FileReader, error)
-	// Create begins a file that replaces whatever has its name when it is committed.
+	// Create begins a file that replaces whatever has its name when it is committed. Invalid: the format cannot hold a
+	// column. With an error the FileWriter is nil.
 	Create(path string, s *arrow.Schema) (FileWriter, error)
 	// CheckFormat returns Invalid unless the path's ending names a format.
 	CheckFormat(path string) error
