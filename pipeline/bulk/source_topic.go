@@ -12,7 +12,7 @@ import (
 	"github.com/leatstream/leat/schemas/codec"
 )
 
-// topicSource reads stored messages, partition by partition. A message that cannot be decoded is one bad row.
+// topicSource reads the stored messages of one partition after another. A message that cannot be decoded is one bad row.
 type topicSource struct {
 	topic    string
 	replayer connectors.Replayer
