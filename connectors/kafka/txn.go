@@ -138,6 +138,9 @@ func (c *Client) txnRecords(ctx context.Context, op string, msgs []schemas.Messa
 	recs = make([]record, len(msgs))
 	turn := c.robin.Add(1)
 	a := addresser{c: c, op: op}
+	if n := len(msgs); n > 0 {
+		a.room.reserve(n, &msgs[n-1]) // the outputs are behind the records, and more
+	}
 	for i := range msgs {
 		var err error
 		if msgs[i].Topic == deadTopic {
