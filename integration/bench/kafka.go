@@ -15,7 +15,7 @@ import (
 )
 
 // The samples over Kafka: a real broker of their own, that the floors and the product use by turns. The product is as it
-// comes, but for everything that flows being on Kafka, the lineage too.
+// comes, with all that flows on Kafka, the lineage too; the queue and the results of jobs are on NATS, synced.
 
 // kafkaLab is what they share.
 type kafkaLab struct {
@@ -29,7 +29,6 @@ type kafkaLab struct {
 // kafkaSide is the product on Kafka and its client.
 type kafkaSide struct {
 	*leatSide
-	dir    string
 	client *load.KafkaClient
 	watch  *bare.Kafka
 }
@@ -37,8 +36,8 @@ type kafkaSide struct {
 // benchTopic is what the topic figures read.
 const benchTopic = "bench.in"
 
-// warm is how many measurements' time the broker is used before what is measured: its Java machine compiles what it runs often, and
-// the floors come first.
+// warm is how many measurements' time the broker is used before what is measured: its Java machine compiles what runs often,
+// and the floors come first.
 const warm = 2
 
 // theKafka starts the broker.
@@ -113,7 +112,7 @@ func (l *lab) theKafkaLeat(ctx context.Context) (*kafkaSide, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := &kafkaSide{leatSide: &leatSide{product: p, dir: dir, profiled: map[string]bool{}}, dir: dir}
+		s := &kafkaSide{leatSide: &leatSide{product: p, dir: dir, profiled: map[string]bool{}}}
 		if s.client, err = load.DialKafka(ctx, k.brokers, "leat.score."+boosted, "leat.replies", 0); err == nil {
 			err = l.sameAnswer(ctx, "leat over Kafka", s.client.Ask, l.native)
 		}

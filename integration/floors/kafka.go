@@ -194,8 +194,8 @@ func NewKafkaTopics(ctx context.Context, brokers, topic string, partitions int, 
 	return t, err
 }
 
-// Loop writes the topic to another one for that long, or to its end, as programs do that have nothing else to do: fetch, write what came
-// in batches, fetch the next partition. It returns messages a second.
+// Loop writes the topic to another one for that long, or to its end, as a plain program does: fetch, write what came in
+// batches, go on with the next partition. It returns messages a second.
 func (t *KafkaTopics) Loop(ctx context.Context, d time.Duration) (float64, error) {
 	return t.copy(ctx, func(k *bare.Kafka, to string) (float64, error) {
 		start := time.Now()
