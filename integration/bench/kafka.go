@@ -36,9 +36,12 @@ type kafkaSide struct {
 // benchTopic is what the topic figures read.
 const benchTopic = "bench.in"
 
-// warm is how many measurements' time the broker is used before what is measured: its Java machine compiles what runs often,
-// and the floors come first.
+// warm is how many measurements' time the broker is used by each side before that is measured: its Java machine compiles what
+// runs often.
 const warm = 2
+
+// warmUp is a loop whose result is of no use.
+func (l *lab) warmUp() load.Loop { return load.Loop{InFlight: 64, Duration: warm * l.c.duration} }
 
 // theKafka starts the broker.
 func (l *lab) theKafka() (*kafkaLab, error) {
@@ -58,7 +61,7 @@ func (l *lab) theKafkaEcho(ctx context.Context) (*floors.KafkaEcho, error) {
 	if err == nil && k.echo == nil {
 		if k.echo, err = floors.StartKafkaEcho(ctx, k.brokers); err == nil {
 			l.later(k.echo.Close)
-			_, err = of(k.echo.Run(ctx, l.native, load.Loop{InFlight: 64, Duration: warm * l.c.duration}))
+			_, err = of(k.echo.Run(ctx, l.native, l.warmUp()))
 		}
 	}
 	if err != nil {
@@ -81,7 +84,7 @@ func (l *lab) theKafkaAppend(ctx context.Context) (*floors.KafkaAppend, error) {
 }
 
 // kafkaMessages is how many the topic figures move: the product is measured to the end of them, three times a round.
-func (l *lab) kafkaMessages() int { return int(100_000 * l.c.duration.Seconds()) }
+func (l *lab) kafkaMessages() int { return int(150_000 * l.c.duration.Seconds()) }
 
 func (l *lab) theKafkaTopics(ctx context.Context) (*floors.KafkaTopics, error) {
 	k, err := l.theKafka()
@@ -118,6 +121,9 @@ func (l *lab) theKafkaLeat(ctx context.Context) (*kafkaSide, error) {
 		}
 		if err == nil {
 			s.watch, err = bare.Dial(ctx, k.brokers)
+		}
+		if err == nil {
+			_, err = of(s.client.Callers(ctx, l.native, l.warmUp()))
 		}
 		if err != nil {
 			s.close()
