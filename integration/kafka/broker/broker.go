@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/integration/kafka"
 )
@@ -253,7 +254,34 @@ func (c *Cluster) Revive(t testing.TB) {
 }
 
 // Stop freezes broker i (SIGSTOP): its connections stand and nothing answers.
-func (c *Cluster) Stop(t testing.TB, i int) { t.Helper(); c.signal(t, i, syscall.SIGSTOP) }
+func (c *Cluster) Stop(t testing.TB, i int) {
+	t.Helper()
+	c.signal(t, i, syscall.SIGSTOP)
+	pid, err := c.Pid(i)
+	for err == nil && !frozen(pid) {
+		time.Sleep(time.Millisecond) // until the last thread has come to rest
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// frozen reports whether all threads of a process stand still. Each of them goes on to its next turn after a SIGSTOP. Where
+// there is no /proc, that is believed to be at once.
+func frozen(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is good
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		// The state comes after the name, which is in parentheses and may hold any character.
+		if state := b[bytes.LastIndexByte(b, ')')+1:]; len(state) < 2 || state[1] != 'T' {
+			return false
+		}
+	}
+	return true
+}
 
 // Cont thaws broker i.
 func (c *Cluster) Cont(t testing.TB, i int) { t.Helper(); c.signal(t, i, syscall.SIGCONT) }
