@@ -103,7 +103,21 @@ func (l *log) resize(ctx context.Context, op string) error {
 		return classify(op, setting+" of topic "+l.topic, err)
 	}
 	l.c.log.Info("the size of a log was changed", "topic", l.in, "from", have[setting], "to", want)
-	return nil
+	// Brokers learn of it in their own time. One that has not would make the log look unlike what is stated.
+	ctx, cancel := context.WithTimeout(ctx, l.c.cfg.CallTimeout)
+	defer cancel()
+	for {
+		now, err := l.c.topicConfig(ctx, op, l.in, setting)
+		if err == nil && now[setting] == want {
+			return nil
+		}
+		if err != nil && !passing(err) {
+			return err
+		}
+		if sleep(ctx, retryPause) != nil {
+			return schemas.Errorf(schemas.Unavailable, op, "%s of topic %s is still %s after its change to %s: try again", setting, l.topic, now[setting], want)
+		}
+	}
 }
 
 // DropLog deletes the log and all it holds. A log that is not there is no error.
