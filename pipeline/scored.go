@@ -126,7 +126,6 @@ func (dr *door) finish(r *run, items []item, w *work) {
 	if dr.OutputTo != "" { // what is published is kept: it cannot lie in memory that is used again
 		values *= 2
 		w.buf = make([]byte, 0, len(items)*int(dr.answerBytes.Load()))
-		defer func() { dr.answerBytes.Store(int64(1 + len(w.buf)/len(items))) }()
 	}
 	w.values = make([]string, 0, values)
 	for i := range items {
@@ -146,8 +145,11 @@ func (dr *door) finish(r *run, items []item, w *work) {
 			failed++
 		}
 	}
+	if dr.OutputTo != "" {
+		dr.answerBytes.Store(int64(1 + len(w.buf)/len(items)))
+	}
 	dr.observe(r, items, failed)
-	dr.commit.add(r, items, w, now)
+	dr.commit.add(r, items, w, now) // from here on w is the committer's
 }
 
 func (dr *door) waitForTurn(g uint64) {
