@@ -166,6 +166,12 @@ func (c *Control) mutate(ctx context.Context, cause string, dry bool, plan func(
 		if err != nil {
 			return Result{}, err
 		}
+		// A key that was replaced during the pass may be absent from it: what is worked out on that would be wrong.
+		if _, now, err := c.readChange(ctx); err != nil {
+			return Result{}, err
+		} else if now != rev {
+			continue
+		}
 		s.epoch = ch.Epoch
 		d := &draft{state: s, cause: cause, time: c.now(), touched: map[string]bool{}}
 		if err := plan(d); err != nil {
