@@ -217,7 +217,11 @@ func transactDead(t *testing.T, s Subject) {
 	_, err = tr.Transactor.Transact(ctx, append(outs("a"), dead), ds)
 	must(t, err)
 	must(t, src.Close(ctx))
-	if all, err = tr.Dead(ctx, "in"); err != nil || len(all) != 1 {
+	eventually(t, ctx, "the dead letter", func() bool { // a transaction is seen a moment after its end was answered
+		all, err = tr.Dead(ctx, "in")
+		return err != nil || len(all) > 0
+	})
+	if err != nil || len(all) != 1 {
 		t.Fatalf("%d dead letters, want 1; %v", len(all), err)
 	}
 	h := all[0].Header
