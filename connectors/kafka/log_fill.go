@@ -95,8 +95,9 @@ func (f *fill) set(e extent, begun time.Time) extent {
 }
 
 // used returns how much of the log is in use, and how old the look is that this rests on. Records of others are taken
-// to be as large as the mean of all.
-func (f *fill) used() (bytes int64, age time.Duration) {
+// to be as large as the mean of all. summed says that records were added to what the look found: one of them may be
+// counted twice, since brokers have a record on the disk before they say that the log reaches to it.
+func (f *fill) used() (bytes int64, age time.Duration, summed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	bytes = f.last.live() + f.bytes
@@ -105,21 +106,21 @@ func (f *fill) used() (bytes int64, age time.Duration) {
 	if others := f.end - f.last.end - own; others > 0 && known > 0 {
 		bytes += bytes / known * others
 	}
-	return bytes, time.Since(f.at)
+	return bytes, time.Since(f.at), f.end > f.last.end
 }
 
-// room is Unavailable wrapping ErrFull if n more bytes have no room. It looks only if that could be due to somebody
-// else's appends or purges; while there is room, beside the appends.
+// room is Unavailable wrapping ErrFull if n more bytes have no room. It looks only if that could be due to a sum, or to
+// somebody else's appends or purges; while there is room, beside the appends.
 func (l *log) room(ctx context.Context, op string, n int64) error {
 	if l.discardOld {
 		return nil
 	}
-	used, age := l.fill.used()
-	if used+n > l.max && age > fillAge {
+	used, age, summed := l.fill.used()
+	if used+n > l.max && (summed || age > fillAge) {
 		if _, err := l.look(ctx); err != nil {
 			return err
 		}
-		used, age = l.fill.used()
+		used, age, _ = l.fill.used()
 	}
 	if used+n > l.max {
 		return schemas.Errorf(schemas.Unavailable, op, "%s holds %d bytes of %d: %w", l.name, used, l.max, schemas.ErrFull)
