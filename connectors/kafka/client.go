@@ -37,7 +37,8 @@ type Client struct {
 	robin    atomic.Uint32 // partition of keyless messages
 	limits   sync.Map      // topic -> limit
 
-	discovering atomic.Bool // the library looks for brokers
+	discovering atomic.Bool  // the library looks for brokers
+	telling     atomic.Int32 // brokers tell of transactions: 1, do not: -1, not known: 0
 
 	mu struct {
 		sync.Mutex

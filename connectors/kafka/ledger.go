@@ -44,7 +44,7 @@ func (c *Client) OpenLedger(ctx context.Context, topic, name string) (*Ledger, e
 	err := l.begin(ctx)
 	if err == nil {
 		err = l.persist(ctx, func() error {
-			p, err := l.committed(ctx)
+			p, err := l.place(ctx)
 			if err == nil {
 				l.at, l.text = p.offset, p.text
 			}
@@ -64,14 +64,8 @@ func (c *Client) OpenLedger(ctx context.Context, topic, name string) (*Ledger, e
 func (c *Client) ledger(topic, name string) *Ledger {
 	key := c.name(ledgerPrefix + name)
 	l := &Ledger{topic: topic, at: -1, tried: -1}
-	l.c, l.coord, l.group = c, c.coordinator(kafka.CoordinatorKeyTypeTransaction, key), c.coordinator(kafka.CoordinatorKeyTypeConsumer, key)
+	l.c, l.coord, l.group, l.in = c, c.coordinator(kafka.CoordinatorKeyTypeTransaction, key), c.coordinator(kafka.CoordinatorKeyTypeConsumer, key), c.name(topic)
 	return l
-}
-
-// committed is the group's place.
-func (l *Ledger) committed(ctx context.Context) (place, error) {
-	at, err := l.group.places(ctx, l.c.name(l.topic), []int32{0})
-	return at[0], err
 }
 
 // Progress is what the last Write that took effect said; n is -1 if there was none, or if the cluster does not know of it
@@ -154,7 +148,7 @@ func (l *Ledger) ready(ctx context.Context, op string, n int64) (done bool, _ er
 	if l.verified {
 		return false, nil
 	}
-	p, err := l.committed(ctx)
+	p, err := l.place(ctx)
 	switch {
 	case err != nil:
 		return false, err
@@ -171,7 +165,7 @@ func (l *Ledger) ready(ctx context.Context, op string, n int64) (done bool, _ er
 // attempt makes the transaction once.
 func (l *Ledger) attempt(ctx context.Context, w *txnWrite, n int64, text string) error {
 	return l.txnProducer.attempt(ctx, w, func(ctx context.Context, s *txnSession) error {
-		return l.commit(ctx, s, generation{id: -1}, l.c.name(l.topic), 0, n, noteText+text)
+		return l.commit(ctx, s, generation{id: -1}, n, noteText+text)
 	}, func() { l.tried = n })
 }
 

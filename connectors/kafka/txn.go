@@ -35,7 +35,7 @@ type transaction struct {
 func (x *transaction) init(t *tenure) {
 	x.t, x.lock, x.tried = t, make(chan struct{}, 1), -1
 	// With the topic: members of one group may be on different ones.
-	x.c, x.group = t.g.c, t.g.coord
+	x.c, x.group, x.in, x.p = t.g.c, t.g.coord, t.g.in, t.p
 	x.coord = x.c.coordinator(kafka.CoordinatorKeyTypeTransaction, x.c.name("leat."+t.g.group+"."+t.g.topic+"."+itoa(t.p)))
 }
 
@@ -226,11 +226,11 @@ func (x *transaction) ready(ctx context.Context, op string, to place) (done bool
 		return false, nil
 	}
 	t, g := x.t, x.t.g
-	at, err := g.coord.places(ctx, g.in, []int32{t.p})
+	at, err := x.place(ctx)
 	if err != nil {
 		return false, err
 	}
-	is := at[t.p].offset
+	is := at.offset
 	g.mu.Lock()
 	over, committed, floor := t.over, t.committed, t.floor
 	g.mu.Unlock()

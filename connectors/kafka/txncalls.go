@@ -17,10 +17,13 @@ func (x *transaction) fence(ctx context.Context) error {
 	x.t.g.mu.Lock()
 	x.t.exact = true
 	x.t.g.mu.Unlock()
-	if x.session != nil {
-		return nil
+	if x.session == nil {
+		if err := x.begin(ctx); err != nil {
+			return err
+		}
 	}
-	return x.begin(ctx)
+	_, err := x.place(ctx)
+	return err
 }
 
 // begin opens a session, in which the group's offset was not looked at yet.
@@ -62,5 +65,5 @@ func (x *transaction) commitOffset(ctx context.Context, s *txnSession, to place)
 	if cut || gen.member == "" {
 		return kafka.UnknownMemberId
 	}
-	return x.commit(ctx, s, gen, g.in, t.p, to.offset, to.note())
+	return x.commit(ctx, s, gen, to.offset, to.note())
 }

@@ -61,8 +61,19 @@ func (w *txnWrite) rewind() {
 	}
 }
 
-// topics are the partitions that are written to.
-func (w *txnWrite) topics() []addpartitionstotxn.RequestTopic {
+// topics are those that are written to.
+func (w *txnWrite) topics() []string {
+	var out []string
+	for _, l := range w.lanes {
+		if !slices.Contains(out, l.topic) {
+			out = append(out, l.topic)
+		}
+	}
+	return out
+}
+
+// partitions are those that are written to.
+func (w *txnWrite) partitions() []addpartitionstotxn.RequestTopic {
 	var out []addpartitionstotxn.RequestTopic
 	for _, l := range w.lanes {
 		i := slices.IndexFunc(out, func(t addpartitionstotxn.RequestTopic) bool { return t.Name == l.topic })
