@@ -128,6 +128,11 @@ func (c *Client) sequenceAt(ctx context.Context, stream, subject string, t time.
 	if subject == "" {
 		subject = ">"
 	}
+	// The end comes first: what is stored between the two looks is behind it, and is not stepped over.
+	i, err := c.streamInfo(ctx, op, stream)
+	if err != nil {
+		return 0, err
+	}
 	// next_by_subj takes a time: the server finds the block by its index.
 	req := `{"next_by_subj":"` + subject + `","start_time":"` + t.UTC().Format(time.RFC3339Nano) + `"}`
 	m, err := c.directGet(ctx, stream, req)
@@ -136,10 +141,6 @@ func (c *Client) sequenceAt(ctx context.Context, stream, subject string, t time.
 		return m.Sequence, nil
 	case !errors.Is(err, jetstream.ErrMsgNotFound):
 		return 0, classify(op, stream, err)
-	}
-	i, err := c.streamInfo(ctx, op, stream)
-	if err != nil {
-		return 0, err
 	}
 	return i.State.LastSeq + 1, nil
 }

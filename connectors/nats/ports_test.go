@@ -288,6 +288,35 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestSequenceAtWhileAppending: a record that is stored while a time is looked up in an empty log is not stepped over.
+func TestSequenceAtWhileAppending(t *testing.T) {
+	c, ctx := opened(t)
+	l := ok(c.OpenLog(ctx, schemas.LogConfig{Name: "LEAT_EMPTY", Prefix: "leat.empty", MaxBytes: 1 << 20}))(t)
+	for next := uint64(1); next <= 300; next++ {
+		done := make(chan error, 1)
+		go func() {
+			_, err := l.Append(ctx, "p", "", []byte("x"))
+			done <- err
+		}()
+		for appended := false; !appended; {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Fatal(err)
+				}
+				appended = true
+			default:
+			}
+			if seq := ok(l.SequenceAt(ctx, time.Now().Add(-time.Hour)))(t); seq != next {
+				t.Fatalf("sequence %d, and %d was there or next", seq, next)
+			}
+		}
+		if err := l.Purge(ctx, next+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestLogOnce plants the fault of SEMANTICS 5: a full log answers 10077 for what is new, and 10071 for what is there.
 func TestLogOnce(t *testing.T) {
 	c, ctx := opened(t)
