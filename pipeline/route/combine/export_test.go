@@ -1,0 +1,10 @@
+package combine
+
+import "testing"
+
+// LowerMaxText lets a column hold no more than n bytes of text while the test runs.
+func LowerMaxText(t *testing.T, n int) {
+	old := maxText
+	maxText = n
+	t.Cleanup(func() { maxText = old })
+}
