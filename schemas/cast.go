@@ -241,7 +241,7 @@ func load(a arrow.Array, at int, ints []int64, floats []float64, to DType) (isFl
 		return loadUint64(a.Uint64Values()[at:], ints, floats, to)
 	case *array.Float16:
 		for i := range n {
-			floats[i] = float64(a.Value(at + i).Float32())
+			floats[i] = Float16Value(a.Value(at + i).Uint16()) // Arrow's own Float32 is wrong for subnormal numbers
 		}
 		return true, -1
 	case *array.Float32:

@@ -341,3 +341,33 @@ func BenchmarkProjection(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "rows/s")
 }
+
+// Every float16 keeps its value in a wider float, subnormal numbers too.
+func TestFloat16Widens(t *testing.T) {
+	from := schemas.MustSchema(schemas.Field{Name: "x", Type: schemas.Float16})
+	b := schemas.NewBatch(from)
+	for h := range 1 << 16 {
+		schemas.Append(b.Column(0), uint16(h))
+		b.Column(0).EndRow()
+	}
+	b.Advance(1 << 16)
+	rec, err := b.Record(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Release()
+	to := schemas.MustSchema(schemas.Field{Name: "x", Type: schemas.Float32})
+	p, err := schemas.NewProjection(rec.Schema(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := schemas.NewBatch(to)
+	if err := p.AppendRecord(wide, rec, 0, 1<<16); err != nil {
+		t.Fatal(err)
+	}
+	for h, got := range schemas.Values[float32](wide.Column(0)) {
+		if want := schemas.Float16Value(uint16(h)); float64(got) != want && (got == got || want == want) {
+			t.Fatalf("%04x: %v, want %v", h, got, want)
+		}
+	}
+}
