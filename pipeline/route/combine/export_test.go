@@ -8,3 +8,10 @@ func LowerMaxText(t *testing.T, n int) {
 	maxText = n
 	t.Cleanup(func() { maxText = old })
 }
+
+// Projected returns the stack without its direct way, and whether it has one.
+func (s *Stack) Projected() (*Stack, bool) {
+	p := *s
+	p.straight = nil
+	return &p, s.straight != nil
+}
