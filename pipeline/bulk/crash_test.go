@@ -3,6 +3,7 @@ package bulk
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -209,6 +210,19 @@ func TestTwoCoordinatorsAtOnce(t *testing.T) {
 	// q takes the lease although p holds and renews it.
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	for taken := false; !taken; {
+		taken = takeOver(t, ctx, q, id) // or p takes it back, where nothing runs for as long as a lease lasts
+	}
+	v := q.done(id)
+	if v.Scored != int64(len(es)) {
+		t.Fatalf("%+v", v)
+	}
+	w.checkTopic(q, "scores", es)
+}
+
+// takeOver has q work on a job whose lease somebody holds; false if that one took it back.
+func takeOver(t *testing.T, ctx context.Context, q *process, id string) bool {
+	t.Helper()
 	l := q.newLease(id)
 	_, rev, err := q.deps.Jobs.Get(ctx, l.key)
 	if err == nil {
@@ -219,22 +233,21 @@ func TestTwoCoordinatorsAtOnce(t *testing.T) {
 	}
 	hold, drop := context.WithCancel(ctx)
 	held := make(chan error, 1)
-	go func() { held <- l.hold(hold) }() // or p takes it back when it is stale
+	go func() { held <- l.hold(hold) }()
 	j, _, err := q.store.get(ctx, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := q.attempt(ctx, l, j); err != nil {
-		t.Fatal(err)
+	if err == nil {
+		err = q.attempt(ctx, l, j)
 	}
 	drop()
 	<-held
-	l.release(ctx)
-	v := q.done(id)
-	if v.Scored != int64(len(es)) {
-		t.Fatalf("%+v", v)
+	if errors.Is(err, errOvertaken) {
+		return false
 	}
-	w.checkTopic(q, "scores", es)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.release(ctx)
+	return true
 }
 
 // A source that changes under a job ends it: its chunks would not be the same again.
