@@ -173,6 +173,15 @@ members[1]: member b: no column "note"; it answers probabilities float32[2], lab
 combine.label: column label string: max: a string has none; vote on it, or leave the column out`)
 }
 
+// Elements of different columns get one name only by the two members together.
+func TestElementsOfOneName(t *testing.T) {
+	x, y := field("x", schemas.Float32, 2), field("y", schemas.Float32, 2)
+	px, py := x, y
+	px.Features, py.Features = []string{"p", "q"}, []string{"p", "q"}
+	_, err := combine.New("mean", []combine.Member{member("a", schema(px, y)), member("b", schema(x, py))})
+	check(t, err, `combine: the answer's columns: y: feature "p" is named twice (in x before)`)
+}
+
 // The answer is nullable if any member's column is; features are those of whoever names them.
 func TestOutput(t *testing.T) {
 	null := field("x", schemas.Float32)
@@ -286,6 +295,7 @@ func TestCombineErrors(t *testing.T) {
 // Text that would pass a column's bound is refused before it is copied, and what the call appended is dropped.
 func TestTooMuchText(t *testing.T) {
 	combine.LowerMaxText(t, 10)
+	nullable := schema(schemas.Field{Name: "x", Type: schemas.String, Nullable: true})
 	s := schema(field("n", schemas.Int64), field("x", schemas.String))
 	full := func(text string) *schemas.Batch {
 		b := schemas.NewBatch(s)
@@ -296,7 +306,20 @@ func TestTooMuchText(t *testing.T) {
 		b.Advance(3)
 		return b
 	}
-	for _, kind := range []string{"majority_vote", "concat"} {
+	vote := combine.MajorityVote
+	if p, err := combine.New(vote, []combine.Member{member("a", nullable), member("b", nullable)}); err != nil {
+		t.Fatal(err)
+	} else {
+		b := schemas.NewBatch(nullable)
+		put(b.Column(0), nil)
+		put(b.Column(0), "more than ten bytes")
+		b.Advance(2)
+		dst := schemas.NewBatch(p.Output())
+		if err := p.Combine([]*schemas.Batch{b, b}, dst, 0, 2); schemas.KindOf(err) != schemas.Invalid || dst.Column(0).Rows() != 0 {
+			t.Error(err)
+		}
+	}
+	for _, kind := range []string{vote, "concat"} {
 		p, err := combine.New(kind, []combine.Member{member("a", s), member("b", s), member("c", s)})
 		if err != nil {
 			t.Fatal(err)

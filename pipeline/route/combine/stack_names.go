@@ -127,7 +127,7 @@ func (b *stackBuilder) add(f *schemas.Field, name string) {
 	if len(several) > 0 {
 		var owners, better []string
 		for _, m := range several {
-			owners = append(owners, m.owner(b))
+			owners = append(owners, "member "+b.members[m.member].Name) // the names of the request are unique
 			better = append(better, b.qualified(m))
 		}
 		if !slices.ContainsFunc(better, func(n string) bool { return n != better[0] }) {
@@ -195,14 +195,7 @@ func (b *stackBuilder) field(s source) *schemas.Field {
 	return b.members[s.member].Output.Field(s.column)
 }
 
-func (s source) owner(b *stackBuilder) string {
-	if s.member < 0 {
-		return "the request"
-	}
-	return "member " + b.members[s.member].Name
-}
-
-// qualified writes the name that means the source and nothing else.
+// qualified writes the name that a member's source has with the member's name before it.
 func (b *stackBuilder) qualified(s source) string {
 	f := b.field(s)
 	n := f.Name
@@ -211,10 +204,7 @@ func (b *stackBuilder) qualified(s source) string {
 	} else if s.element >= 0 {
 		n += "_" + strconv.Itoa(s.element)
 	}
-	if s.member >= 0 {
-		n = Qualified(b.members[s.member].Name, n)
-	}
-	return quote(n)
+	return quote(Qualified(b.members[s.member].Name, n))
 }
 
 // listed joins names, the first sixteen.

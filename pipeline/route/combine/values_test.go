@@ -98,7 +98,7 @@ func TestRules(t *testing.T) {
 		{"weighted mean in parts per 10,000", combine.WeightedMean, schemas.Float64, []int{7500, 2500}, answers{{1.0}, {5.0}}, "2"},
 		{"weights over those that answered", combine.WeightedMean, schemas.Float64, []int{50, 30, 20}, answers{{1.0, 1.0}, nil, {8.0, nil}}, "3 1"},
 		{"alone, a value to the bit", combine.WeightedMean, schemas.Float64, []int{3, 7}, answers{{0.1}, {nil}}, "0.1"},
-		{"alone, an integer to the unit", combine.WeightedMean, schemas.Int64, []int{999_999, 1}, answers{{1<<53 - 1}, {nil}}, "9.007199254740991e+15"},
+		{"alone, an integer to the unit", combine.WeightedMean, schemas.Int64, []int{999_999, 1}, answers{{5_532_138_955_411_115}, {nil}}, "5.532138955411115e+15"},
 		{"median of odd", combine.Median, schemas.Float32, nil, answers{{3.0}, {1.0}, {2.0}}, "2"},
 		{"median of even", combine.Median, schemas.Float32, nil, answers{{3.0}, {1.0}, {2.0}, {10.0}}, "2.5"},
 		{"median of integers", combine.Median, schemas.Int32, nil, answers{{3, -5}, {4, 5}}, "3.5 0"},
