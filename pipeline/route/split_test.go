@@ -37,10 +37,10 @@ func names(n int) []string {
 	return out
 }
 
-// sizes are the keys of the distribution tests: 10^6, a tenth of it with -short.
+// sizes are the keys of the distribution tests: 10^6, a fifth of it with -short.
 func sizes() int {
 	if testing.Short() {
-		return 100_000
+		return 200_000
 	}
 	return 1_000_000
 }
