@@ -49,10 +49,10 @@ func New(kind string, members []Member) (*Plan, error) {
 	if fault != "" {
 		b.fault("combine", "%s", fault)
 	}
-	b.check()
+	sound := b.check()
 	b.weigh(kind, weighs)
 	switch {
-	case len(b.faults) > 0:
+	case !sound || fault != "":
 	case r == concat:
 		b.concat()
 	default:
@@ -71,9 +71,11 @@ func NewColumns(columns []Column, members []Member) (*Plan, error) {
 	if len(columns) == 0 {
 		b.fault("combine", "no columns; name the columns of the answer and their rules, or one rule for all")
 	}
+	sound := b.check()
 	weighed, plain := "", ""
 	for i, c := range columns {
 		at := document.Join("combine", clip(c.Name))
+		before := len(b.faults)
 		if slices.ContainsFunc(columns[:i], func(o Column) bool { return o.Name == c.Name }) {
 			b.fault(at, "named twice")
 		}
@@ -88,18 +90,14 @@ func NewColumns(columns []Column, members []Member) (*Plan, error) {
 		default:
 			plain = c.Kind
 		}
+		if sound && len(b.faults) == before {
+			b.column(c, r, weighs, at)
+		}
 	}
-	b.check()
 	if weighed != "" {
 		b.weigh(weighed, true)
 	} else {
 		b.weigh(plain, false)
-	}
-	if len(b.faults) == 0 {
-		for _, c := range columns {
-			r, weighs, _ := parseKind(c.Kind)
-			b.column(c, r, weighs, document.Join("combine", clip(c.Name)))
-		}
 	}
 	return b.plan("combine.NewColumns")
 }
@@ -134,15 +132,17 @@ func (b *builder) plan(op string) (*Plan, error) {
 	return &Plan{members: b.members, out: out, cols: b.cols}, nil
 }
 
-// check looks at the members as such.
-func (b *builder) check() {
-	if n := len(b.members); n == 0 || n > MaxMembers {
-		b.fault("members", "%d of them: want 1 to %d", n, MaxMembers)
-	}
+// check looks at the members as such and reports whether their outputs can be looked at.
+func (b *builder) check() bool {
 	b.faults = append(b.faults, checkMembers(b.members)...)
+	return len(b.members) > 0 && len(b.members) <= MaxMembers &&
+		!slices.ContainsFunc(b.members, func(m Member) bool { return m.Output == nil })
 }
 
 func checkMembers(members []Member) (fs document.Faults) {
+	if n := len(members); n == 0 || n > MaxMembers {
+		fs = append(fs, document.Fault{Path: "members", Text: fmt.Sprintf("%d of them: want 1 to %d", n, MaxMembers)})
+	}
 	seen := map[string]int{}
 	for i, m := range members {
 		if err := schemas.CheckName("member", m.Name); err != nil {

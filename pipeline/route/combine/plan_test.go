@@ -76,7 +76,9 @@ members[1].weight: missing; weighted_mean wants a positive integer of every memb
 members[2].weight: -1: want a positive integer, at most 1000000; only proportions count
 members[3].weight: 1000001: want a positive integer, at most 1000000; only proportions count`},
 		{"weights of a mean", "mean", ms{member("a:1", c), member("b", c)}, `members[0].weight: mean counts every member alike; write combine: weighted_mean, or take the weight away`},
-		{"weights of a vote", "majority_vote", ms{member("a:1", c), member("b", c)}, `members[0].weight: majority_vote counts every member alike; write combine: weighted_vote, or take the weight away`},
+		{"weights of a vote", "majority_vote", ms{member("a:1", c), member("b", c)}, `
+members[0].weight: majority_vote counts every member alike; write combine: weighted_vote, or take the weight away
+combine: column probabilities float32[2]: majority_vote: a float32 is no label: two members rarely give the same bits; use mean, or leave the column out`},
 		{"weights of a median", "median", ms{member("a:1", c), member("b", c)}, `members[0].weight: median knows no weights; take it away`},
 		{"a misspelt column", "mean", ms{member("a", c), member("b", schema(field("label", schemas.Int64), field("probabilites", schemas.Float32, 2)))},
 			`members[1]: member b: no column probabilities float32[2], which member a answers; did you mean its "probabilites"?; it answers label int64, probabilites float32[2]; rename, add or drop columns in a transform`},

@@ -47,9 +47,6 @@ type source struct {
 func NewStack(members []Member, request, model *schemas.Schema) (*Stack, error) {
 	const op = "combine.NewStack"
 	b := stackBuilder{members: slices.Clone(members), request: request, names: map[string][]found{}}
-	if n := len(members); n == 0 || n > MaxMembers {
-		b.fault("members", "%d of them: want 1 to %d", n, MaxMembers)
-	}
 	b.faults = append(b.faults, checkMembers(b.members)...)
 	for i := range b.members {
 		if b.members[i].Weight != 0 {
