@@ -76,6 +76,9 @@ func NewColumns(columns []Column, members []Member) (*Plan, error) {
 	for i, c := range columns {
 		at := document.Join("combine", clip(c.Name))
 		before := len(b.faults)
+		if c.Name == "" {
+			b.fault(at, "a rule without a column's name")
+		}
 		if slices.ContainsFunc(columns[:i], func(o Column) bool { return o.Name == c.Name }) {
 			b.fault(at, "named twice")
 		}

@@ -161,11 +161,12 @@ func TestColumns(t *testing.T) {
 
 	_, err = combine.NewColumns(nil, []combine.Member{member("a", a)})
 	check(t, err, `combine: no columns; name the columns of the answer and their rules, or one rule for all`)
-	_, err = combine.NewColumns([]combine.Column{{"label", "concat"}, {"label", "max"}, {"x", "men"}}, []combine.Member{member("a:1", a)})
+	_, err = combine.NewColumns([]combine.Column{{"label", "concat"}, {"label", "max"}, {"x", "men"}, {"", "max"}}, []combine.Member{member("a:1", a)})
 	check(t, err, `
 combine.label: concat puts whole members side by side; write combine: concat, or choose another rule for the column
 combine.label: named twice
 combine.x: unknown rule "men"; did you mean "mean"?
+combine: a rule without a column's name
 members[0].weight: max knows no weights; take it away`)
 	_, err = combine.NewColumns([]combine.Column{{"lable", "majority_vote"}, {"note", "majority_vote"}, {"label", "max"}}, []combine.Member{member("a", a), member("b", b)})
 	check(t, err, `
