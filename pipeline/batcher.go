@@ -28,6 +28,8 @@ type run struct {
 	took    time.Duration
 	err     error // why it has no answer; of every item
 
+	trace trace // of a graph: where the rows have been
+
 	marks []mark // scratch of call
 	slots []int32
 }
@@ -47,7 +49,8 @@ func (r *run) by(deadline time.Time) {
 // batcher joins the rows that wait for one loaded model, by whatever way they came, into runs: natural batching. A run
 // starts at once if a slot is free; else rows wait and leave together when one frees. It never waits for more rows.
 type batcher struct {
-	scorer scorers.Scorer
+	scorer scorers.Scorer // nil: graph
+	graph  *graph
 	check  scorers.RowChecker // nil: the scorer takes every row of its schema
 	sig    schemas.Signature
 	slots  int // interactive runs in flight at most: the cores
@@ -73,11 +76,20 @@ func newBatcher(s scorers.Scorer, digest string, l *lanes, p *Poison, m *Metrics
 	return b
 }
 
+// newGraphBatcher is newBatcher for a route of several nodes. Its runs hold its slots, and the models' batchers have no
+// part in them.
+func newGraphBatcher(g *graph, revision string, l *lanes, p *Poison, m *Metrics) *batcher {
+	b := &batcher{graph: g, sig: schemas.Signature{Inputs: g.in, Outputs: g.out}, slots: l.cores, lanes: l, m: m, digest: revision, poison: p}
+	b.pool.New = func() any { return &run{in: schemas.NewBatch(g.in), out: schemas.NewBatch(g.out)} }
+	return b
+}
+
 // newRun returns an empty run of the model's schemas.
 func (b *batcher) newRun() *run { return b.pool.Get().(*run) }
 
 // free takes back a run that nobody reads any more. A run that a giant request has blown up is left to the collector.
 func (b *batcher) free(r *run) {
+	r.trace.reset()
 	if r.in.Bytes()+r.out.Bytes() > 4<<20 {
 		return
 	}
@@ -244,7 +256,7 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 		return nil // all its items were refused at the door
 	}
 	if b.poison == nil {
-		err = safeScore(ctx, b.scorer, r.in, r.out)
+		err = b.apply(ctx, r, r.in, r.out, r.owner)
 	} else if m := markOf(b.digest, r.items[0].digest); len(r.items) == 1 && b.poison.deaths(m) > 0 {
 		err = b.suspect(ctx, r, m)
 	} else {
@@ -255,15 +267,66 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 			}
 		}
 		r.slots = b.poison.begin(r.marks, r.slots[:0])
-		err = safeScore(ctx, b.scorer, r.in, r.out)
+		err = b.apply(ctx, r, r.in, r.out, r.owner)
 		b.poison.end(r.slots)
 	}
 	r.took = time.Since(r.start)
 	b.m.batchRows.Observe(float64(r.in.Rows()))
 	if err != nil {
 		r.out.Reset()
+		r.trace.reset()
 	}
+	r.blame()
 	return err
+}
+
+// apply runs the model, or the graph, on the rows of in. owner tells whose they are.
+func (b *batcher) apply(ctx context.Context, r *run, in, out *schemas.Batch, owner func(row int) *item) error {
+	if b.graph == nil {
+		return safeScore(ctx, b.scorer, in, out)
+	}
+	return b.graph.safe(ctx, in, out, &r.trace, owner)
+}
+
+// owner returns the item that row i of the run belongs to.
+func (r *run) owner(i int) *item {
+	at, found := slices.BinarySearchFunc(r.items, i, func(it item, i int) int {
+		switch {
+		case it.to <= i:
+			return -1
+		case it.from > i:
+			return 1
+		}
+		return 0
+	})
+	if !found {
+		panic("pipeline: a row of nobody")
+	}
+	return &r.items[at]
+}
+
+// blame fails the items of whose rows a graph had no answer for one.
+func (r *run) blame() {
+	if len(r.trace.failed) == 0 {
+		return
+	}
+	for i := range r.items {
+		for it, row := &r.items[i], r.items[i].from; row < it.to && it.err == nil; row++ {
+			if e := r.trace.failed[row]; e != nil {
+				it.err = e
+				if it.to-it.from > 1 {
+					it.err = &schemas.Error{Op: e.Op, Kind: e.Kind, ID: e.ID, Field: rowName(it.row(row-it.from)) + dotted(e.Field), Err: e.Err}
+				}
+			}
+		}
+	}
+}
+
+func dotted(field string) string {
+	if field == "" {
+		return ""
+	}
+	return "." + field
 }
 
 // safeScore turns a panic of a scorer, and an answer with the wrong number of rows, into an Internal error.
@@ -308,7 +371,7 @@ func (b *batcher) suspect(ctx context.Context, r *run, m mark) error {
 		}
 		r.slots = b.poison.beginAlone(m, deaths, r.slots[:0])
 		defer b.poison.endAlone(r.slots)
-		return safeScore(ctx, b.scorer, r.in, r.out)
+		return b.apply(ctx, r, r.in, r.out, r.owner)
 	}
 	in, it := schemas.NewBatch(b.sig.Inputs), &r.items[0]
 	in.AppendRange(r.in, 0, r.in.Rows())

@@ -268,7 +268,12 @@ func (l *line) record(r *run, it *item, w *work, scored time.Time) {
 		errored(&l.mu.row, it.err)
 		out = nil
 	}
-	err := l.ranges(ctx, r.in, it, out)
+	var err error
+	if it.rev.route != nil {
+		err = l.visited(r, it, w)
+	} else {
+		err = l.ranges(ctx, r.in, it, out)
+	}
 	if err == nil {
 		return
 	}
@@ -276,6 +281,7 @@ func (l *line) record(r *run, it *item, w *work, scored time.Time) {
 	if it.err == nil {
 		w.withdraw(it, e)
 	}
+	it.envelope(&l.mu.row, r, scored)
 	errored(&l.mu.row, e)
 	if err := l.ranges(ctx, r.in, it, nil); err != nil {
 		host.Log.Error("failure not recorded", "pipeline", l.c.p.name, "request", it.id, slog.Any("error", err))

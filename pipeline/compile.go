@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,13 +16,15 @@ import (
 // its reference count and its cache of contexts. A request holds the compiled revision that it was admitted under until
 // its answer is committed, so a change of revision never mixes two of them in one request.
 type compiled struct {
-	rev    *Revision
-	root   *modelNode // the one kind of node there is so far; other kinds join as an interface over runs
-	by     answered
-	policy *lineage.Policy
-	input  *codec.Input // how events are written that do not say it
-	models *models
-	refs   atomic.Int64
+	rev      *Revision
+	*batcher          // of the model, if the route is one; else of the graph
+	route    *graph   // nil: the route is one model
+	held     []*model // in the order of the revision's models
+	by       answered // the model; of a graph, the pipeline
+	policy   *lineage.Policy
+	input    *codec.Input // how events are written that do not say it
+	models   *models
+	refs     atomic.Int64
 
 	series atomic.Pointer[series] // metrics of what was scored under it, resolved once
 
@@ -38,15 +41,13 @@ type answered struct {
 	revision      []string
 }
 
-func answeredBy(model string, version int, revision string) answered {
+// answeredBy names a model's version, or, with version 0, a pipeline in which several models have a part in the answer.
+func answeredBy(name string, version int, revision string) answered {
+	if version == 0 {
+		return answered{name: name, label: []string{name}, revision: []string{revision}}
+	}
 	v := strconv.Itoa(version)
-	return answered{name: model, version: v, label: []string{model + "@" + v}, revision: []string{revision}}
-}
-
-// modelNode scores rows with one model version.
-type modelNode struct {
-	path  string
-	model *model
+	return answered{name: name, version: v, label: []string{name + "@" + v}, revision: []string{revision}}
 }
 
 // RootPath is the node path of the route's root.
@@ -55,17 +56,30 @@ const RootPath = "route"
 // compile loads what a revision needs. The caller owns one reference.
 func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) {
 	const op = "pipeline.compile"
-	if len(rev.Models) != 1 || rev.Models[0].Node != RootPath {
-		return nil, schemas.Errorf(schemas.Invalid, op, "pipeline %s: a route of this kind is not known to this version of leat", rev.Spec.Name)
-	}
-	r := rev.Models[0]
-	md, err := ms.acquire(ctx, r.Name, r.Version)
-	if err != nil {
-		return nil, err
-	}
-	c := &compiled{rev: rev, models: ms, root: &modelNode{path: r.Node, model: md}, by: answeredBy(r.Name, r.Version, rev.Revision)}
+	c := &compiled{rev: rev, models: ms}
 	c.contexts.known = map[contextKey]*lineage.Context{}
 	c.refs.Store(1)
+	for _, r := range rev.Models {
+		md, err := ms.acquire(ctx, r.Name, r.Version)
+		if err != nil {
+			c.release()
+			return nil, err
+		}
+		c.held = append(c.held, md)
+	}
+	switch {
+	case len(rev.Models) == 0:
+		return nil, schemas.Errorf(schemas.Internal, op, "pipeline %s: a revision without models", rev.Spec.Name)
+	case rev.Spec.Route.Model != "":
+		r := rev.Models[0]
+		c.batcher, c.by = c.held[0].batcher, answeredBy(r.Name, r.Version, rev.Revision)
+	default:
+		if err := c.grow(ms); err != nil {
+			c.release()
+			return nil, err
+		}
+	}
+	var err error
 	in := rev.Spec.Input
 	if in == nil {
 		in = &Input{}
@@ -99,30 +113,67 @@ func (c *compiled) acquire() bool {
 // release gives a reference back; the last one unloads.
 func (c *compiled) release() {
 	if c.refs.Add(-1) == 0 {
-		c.models.release(c.root.model)
+		for _, md := range c.held {
+			c.models.release(md)
+		}
 	}
 }
 
-type contextKey struct{ principal, via, run string }
+// grow makes the graph of a route of several nodes.
+func (c *compiled) grow(ms *models) error {
+	const op = "pipeline.compile"
+	sigs := map[string]schemas.Signature{}
+	for i, r := range c.rev.Models {
+		sigs[r.Node] = c.held[i].sig
+	}
+	check := &checker{}
+	if c.route = buildGraph(check, &c.rev.Spec, sigs); c.route == nil {
+		return check.faults.Err(op)
+	}
+	for _, n := range c.route.nodes {
+		i := slices.IndexFunc(c.rev.Models, func(r ResolvedModel) bool { return r.Node == n.path })
+		if i >= 0 {
+			r := &c.rev.Models[i]
+			n.model, n.loaded, n.by = r, c.held[i], answeredBy(r.Name, r.Version, c.rev.Revision)
+		}
+	}
+	for _, s := range []*schemas.Schema{c.route.in, c.route.out} {
+		ms.described.Store(s.ID(), s)
+	}
+	c.batcher = newGraphBatcher(c.route, c.rev.Revision, ms.lanes, ms.poison, ms.m)
+	c.by = answeredBy(c.rev.Spec.Name, 0, c.rev.Revision)
+	return nil
+}
+
+// contextKey tells contexts apart. node, arm and by are indexes plus one; they are zero where the route is one model.
+type contextKey struct {
+	principal, via, run string
+	node, arm, by       int32
+}
 
 // maxContexts bounds the cache of contexts: principals come from a token file or an account, so few are usual.
 const maxContexts = 4096
 
 // context returns the shared part of the records of this revision for one principal and way in.
 func (c *compiled) context(principal, via, run, cpu string) *lineage.Context {
-	k := contextKey{principal, via, run}
+	m := &c.rev.Models[0]
+	return c.sharedContext(contextKey{principal: principal, via: via, run: run}, func() *lineage.Context {
+		return &lineage.Context{
+			Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
+			Node: RootPath, Role: lineage.RolePrimary, Model: m.Name, Version: m.Version, Digest: m.Digest,
+			Run: run, Runtime: c.held[0].version.Probed.Runtime, CPU: cpu, Policy: c.policy,
+		}
+	})
+}
+
+func (c *compiled) sharedContext(k contextKey, make func() *lineage.Context) *lineage.Context {
 	c.contexts.RLock()
 	x := c.contexts.known[k]
 	c.contexts.RUnlock()
 	if x != nil {
 		return x
 	}
-	m, v := &c.rev.Models[0], &c.root.model.version // equal models of other names share one scorer
-	x = &lineage.Context{
-		Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
-		Node: c.root.path, Role: lineage.RolePrimary, Model: m.Name, Version: m.Version, Digest: v.Digest,
-		Run: run, Runtime: v.Probed.Runtime, CPU: cpu, Policy: c.policy,
-	}
+	x = make()
 	c.contexts.Lock()
 	defer c.contexts.Unlock()
 	if old := c.contexts.known[k]; old != nil {

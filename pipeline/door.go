@@ -134,7 +134,7 @@ func (dr *door) fill(ctx context.Context) (*run, *batcher, *compiled, error) {
 		unlock()
 	}
 	rev := dr.p.acquire()
-	b := rev.root.model.batcher
+	b := rev.batcher
 	r := b.newRun()
 	now := time.Now()
 	for _, d := range ds {
@@ -252,7 +252,7 @@ func (dr *door) decodeRows(ctx context.Context, r *run, rev *compiled, it *item)
 		return err
 	}
 	it.to = it.from + n
-	sig := &rev.root.model.sig
+	sig := &rev.sig
 	if c, ok := enc.(schemas.OutputChecker); ok {
 		if err := c.CheckOutputs(sig.Outputs); err != nil {
 			return err
@@ -269,7 +269,7 @@ func (dr *door) decodeRows(ctx context.Context, r *run, rev *compiled, it *item)
 	if n == 0 {
 		return schemas.Errorf(schemas.Invalid, op, "the request holds no rows")
 	}
-	if err := it.check(r.in, rev.root.model.check); err != nil {
+	if err := it.check(r.in, rev.check); err != nil {
 		return err
 	}
 	if err := lineage.Fits(r.in, it.from, it.to, sig.Outputs); err != nil {
@@ -352,7 +352,7 @@ func (dr *door) admitElsewhere(ctx context.Context, rev *compiled, ref string, i
 	if err != nil {
 		return err
 	}
-	b := other.root.model.batcher
+	b := other.batcher
 	r := b.newRun()
 	it.from = 0
 	if err := dr.decodeRows(ctx, r, other, it); err != nil {

@@ -309,7 +309,7 @@ func (h *Host) public(err error, pipeline string) *schemas.Error {
 }
 
 func (h *Host) env(c *compiled) Environment {
-	return Environment{Runtime: c.root.model.version.Probed.Runtime, CPU: h.CPU}
+	return Environment{Runtime: c.held[0].version.Probed.Runtime, CPU: h.CPU}
 }
 
 // Pinned is a revision that is held loaded, for a job.
@@ -334,7 +334,7 @@ func (p *Pinned) Revision() *Revision { return p.c.rev }
 func (p *Pinned) Environment() Environment { return p.h.env(p.c) }
 
 // Class says whether the answer for a row depends on its batch.
-func (p *Pinned) Class() scorers.Class { return p.c.root.model.version.Probed.Class }
+func (p *Pinned) Class() scorers.Class { return p.c.held[0].version.Probed.Class }
 
 // Context returns the shared part of the records that a job makes.
 func (p *Pinned) Context(via, principal, run string) *lineage.Context {
@@ -343,7 +343,7 @@ func (p *Pinned) Context(via, principal, run string) *lineage.Context {
 
 // ScoreBulk scores one piece in the bulk lane: it waits for its turn, then appends one row to out for each row of in.
 func (p *Pinned) ScoreBulk(ctx context.Context, in, out *schemas.Batch) error {
-	return p.c.root.model.scoreBulk(ctx, in, out)
+	return p.c.scoreBulk(ctx, in, out)
 }
 
 // Online reports whether interactive work was seen within the last second: jobs then run smaller pieces.

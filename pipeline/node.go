@@ -3,42 +3,305 @@ package pipeline
 import (
 	"maps"
 	"slices"
+	"strings"
 
+	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/document"
 )
 
 // nodeKind is one kind of node. A new kind is a field of Node and an entry of nodeKinds; walking, defaults, validation,
-// revisions and the JSON Schema follow from it.
+// revisions and the JSON Schema follow from it. What it does is in graph.go.
 type nodeKind struct {
 	key      string             // its key in the spec, and the field of Node with that yaml tag
 	used     func(n *Node) bool // whether the key is set
 	children func(n *Node) []child
-	check    func(n *Node, path string, c *checker)
+	copy     func(n *Node) // gives n maps and slices of its own
+	check    func(n *Node, at string, c *checker)
 	schema   map[string]any // JSON Schema of the key's value
 }
 
 // child is a node below another. Names are unique among siblings and make the node path.
 type child struct {
 	name string
+	at   string // where it is below its parent, in the spec: "split.arms[1]"
 	node *Node
 }
 
-var nodeKinds = []nodeKind{
-	{
-		key:      "model",
-		used:     func(n *Node) bool { return n.Model != "" },
-		children: func(*Node) []child { return nil },
-		check: func(n *Node, path string, c *checker) {
-			if _, err := schemas.ParseModelRef(n.Model); err != nil {
-				c.fault(document.Join(path, "model"), "%v; write NAME, NAME@ALIAS or NAME@VERSION", err)
-			}
-		},
-		schema: map[string]any{
-			"type": "string", "pattern": modelPattern,
-			"description": "The model that answers: NAME (its champion), NAME@ALIAS or NAME@VERSION.",
-		},
+// nodeKinds is filled by init, since the checks of kinds with children come back to it.
+var nodeKinds []nodeKind
+
+func init() {
+	nodeKinds = []nodeKind{modelKind, splitKind, switchKind, sequenceKind, transformKind, ensembleKind, cascadeKind}
+}
+
+var modelKind = nodeKind{
+	key:      "model",
+	used:     func(n *Node) bool { return n.Model != "" },
+	children: func(*Node) []child { return nil },
+	copy:     func(*Node) {},
+	check: func(n *Node, at string, c *checker) {
+		if _, err := schemas.ParseModelRef(n.Model); err != nil {
+			c.fault(document.Join(at, "model"), "%v; write NAME, NAME@ALIAS or NAME@VERSION", err)
+		}
 	},
+	schema: map[string]any{
+		"type": "string", "pattern": modelPattern,
+		"description": "The model that answers: NAME (its champion), NAME@ALIAS or NAME@VERSION.",
+	},
+}
+
+var splitKind = nodeKind{
+	key:  "split",
+	used: func(n *Node) bool { return n.Split != nil },
+	children: func(n *Node) []child {
+		return children("split.arms", n.Split.Arms, func(a *Arm) (string, *Node) { return a.Name, &a.Node })
+	},
+	copy: func(n *Node) {
+		s := *n.Split
+		s.Arms = slices.Clone(s.Arms)
+		n.Split = &s
+	},
+	check: func(n *Node, at string, c *checker) {
+		s := n.Split
+		at = document.Join(at, "split")
+		if s.Key != "" && s.Header != "" {
+			c.fault(document.Join(at, "header"), "both a key and a header; keep one of them")
+		}
+		if s.Header != "" && !headerName(s.Header) {
+			c.fault(document.Join(at, "header"), "%.80q is not a header's name: letters, digits and hyphens", s.Header)
+		}
+		sum := 0
+		for i, a := range s.Arms {
+			if a.Weight < 0 || a.Weight > fullWeight {
+				c.fault(document.Join(document.Index(document.Join(at, "arms"), i), "weight"), "%d: want 0 to 100 percent, or 0 to %d parts", a.Weight, fullWeight)
+				return
+			}
+			sum += a.Weight
+		}
+		if len(s.Arms) < 2 {
+			c.fault(document.Join(at, "arms"), "%d arms: a split has at least two", len(s.Arms))
+		} else if sum != 100 && sum != fullWeight {
+			c.fault(document.Join(at, "arms"), "the weights add up to %d; want 100 (percent) or %d (parts)", sum, fullWeight)
+		}
+	},
+	schema: object("Each row goes to one arm by weight, the same key always to the same arm.", []string{"arms"}, map[string]any{
+		"key":    map[string]any{"type": "string", "minLength": 1, "description": "The column whose value sticks to its arm; absent or null: the request id."},
+		"header": map[string]any{"type": "string", "pattern": headerPattern, "description": "Instead of key: the header whose value sticks to its arm."},
+		"salt":   map[string]any{"type": "string", "maxLength": MaxLabel, "description": "Splits with one salt choose alike; by default each chooses for itself."},
+		"forced": map[string]any{"type": "boolean", "default": false, "description": "Whether the header Leat-Arm may choose the arm."},
+		"arms": childrenOf("The arms. Weights are percent, or parts per 10,000, and add up to 100 or 10,000.", 2, []string{"weight"}, map[string]any{
+			"weight": map[string]any{"type": "integer", "minimum": 0, "maximum": fullWeight},
+		}),
+	}),
+}
+
+var switchKind = nodeKind{
+	key:  "switch",
+	used: func(n *Node) bool { return n.Switch != nil },
+	children: func(n *Node) []child {
+		return children("switch", n.Switch, func(a *Case) (string, *Node) { return a.Name, &a.Node })
+	},
+	copy: func(n *Node) { n.Switch = slices.Clone(n.Switch) },
+	check: func(n *Node, at string, c *checker) {
+		at = document.Join(at, "switch")
+		if len(n.Switch) < 2 {
+			c.fault(at, "%d cases: a switch has at least two, the last without when", len(n.Switch))
+		}
+		for i, x := range n.Switch {
+			last := i == len(n.Switch)-1
+			switch at := document.Join(document.Index(at, i), "when"); {
+			case last && x.When != "":
+				c.fault(at, "the last case takes all rows that are left; leave when out, or add a case behind it")
+			case !last && x.When == "":
+				c.fault(at, "missing; only the last case goes without, and those behind it are never reached")
+			}
+		}
+	},
+	schema: childrenOf("The first case whose condition holds takes the row; the last has none and takes the rest.", 2, nil, map[string]any{
+		"when": map[string]any{"type": "string", "minLength": 1, "description": "A condition in CEL over input.<column>; null counts as false."},
+	}),
+}
+
+var sequenceKind = nodeKind{
+	key:  "sequence",
+	used: func(n *Node) bool { return n.Sequence != nil },
+	children: func(n *Node) []child {
+		return children("sequence", n.Sequence, func(a *Step) (string, *Node) { return a.Name, &a.Node })
+	},
+	copy: func(n *Node) { n.Sequence = slices.Clone(n.Sequence) },
+	check: func(n *Node, at string, c *checker) {
+		if len(n.Sequence) < 2 {
+			c.fault(document.Join(at, "sequence"), "%d steps: a sequence has at least two", len(n.Sequence))
+		}
+	},
+	schema: childrenOf("Steps in order. Each sees the columns of the request and of the steps before it; the last one answers.", 2, nil, map[string]any{}),
+}
+
+var transformKind = nodeKind{
+	key:      "transform",
+	used:     func(n *Node) bool { return n.Transform != nil },
+	children: func(*Node) []child { return nil },
+	copy:     func(n *Node) { n.Transform = &Transform{Columns: maps.Clone(n.Transform.Columns)} },
+	check: func(n *Node, at string, c *checker) {
+		at = document.Join(document.Join(at, "transform"), "columns")
+		if len(n.Transform.Columns) == 0 {
+			c.fault(at, "no columns; name at least one, such as hour: input.minute / 60")
+		}
+		for _, name := range sortedKeys(n.Transform.Columns) {
+			if name == "" || len(name) > schemas.MaxColumnName {
+				c.fault(at, "column %.80q: a name has 1 to %d bytes", name, schemas.MaxColumnName)
+			}
+		}
+	},
+	schema: object("Makes columns.", []string{"columns"}, map[string]any{
+		"columns": map[string]any{
+			"type": "object", "minProperties": 1, "maxProperties": schemas.MaxColumns, "propertyNames": map[string]any{"minLength": 1},
+			"additionalProperties": map[string]any{"type": "string"},
+			"description":          "Name of the new column to CEL over input.<column>.",
+		},
+	}),
+}
+
+var ensembleKind = nodeKind{
+	key:  "ensemble",
+	used: func(n *Node) bool { return n.Ensemble != nil },
+	children: func(n *Node) []child {
+		return children("ensemble.members", n.Ensemble.Members, func(a *Member) (string, *Node) { return a.Name, &a.Node })
+	},
+	copy: func(n *Node) {
+		e := *n.Ensemble
+		e.Members, e.Columns = slices.Clone(e.Members), maps.Clone(e.Columns)
+		n.Ensemble = &e
+	},
+	check: checkEnsemble,
+	schema: object("All members are asked; their answers become one.", []string{"members"}, map[string]any{
+		"combine": map[string]any{"enum": combine.Kinds, "description": "How all columns of the answers are joined."},
+		"columns": map[string]any{
+			"type": "object", "minProperties": 1, "propertyNames": map[string]any{"minLength": 1},
+			"additionalProperties": map[string]any{"enum": columnKinds},
+			"description":          "Instead of combine: the columns of the answer, each with its rule.",
+		},
+		"quorum": map[string]any{"type": "integer", "minimum": 1, "description": "Members that must have answered; by default all."},
+		"members": childrenOf("The members.", 2, nil, map[string]any{
+			"weight":   map[string]any{"type": "integer", "minimum": 1, "maximum": combine.MaxWeight, "description": "For weighted_mean and weighted_vote; only proportions count."},
+			"required": map[string]any{"type": "boolean", "default": false, "description": "There is no answer without this one."},
+		}),
+	}),
+}
+
+func checkEnsemble(n *Node, at string, c *checker) {
+	e := n.Ensemble
+	at = document.Join(at, "ensemble")
+	switch {
+	case e.Combine != "" && len(e.Columns) > 0:
+		c.fault(document.Join(at, "columns"), "both a rule for all columns and rules for some; keep one of them")
+	case e.Combine == "" && len(e.Columns) == 0:
+		c.fault(document.Join(at, "combine"), "missing; want one of %s; or columns, each with its rule", strings.Join(combine.Kinds, ", "))
+	case e.Combine != "" && !slices.Contains(combine.Kinds, e.Combine):
+		c.fault(document.Join(at, "combine"), "unknown rule %.80q%s", e.Combine, document.Meant(e.Combine, combine.Kinds))
+	}
+	if len(e.Members) < 2 {
+		c.fault(document.Join(at, "members"), "%d members: an ensemble has at least two", len(e.Members))
+	}
+	if e.Quorum < 0 || e.Quorum > len(e.Members) {
+		c.fault(document.Join(at, "quorum"), "%d of %d members; want 1 to %d", e.Quorum, len(e.Members), len(e.Members))
+	}
+	for _, name := range sortedKeys(e.Columns) {
+		if kind := e.Columns[name]; !slices.Contains(columnKinds, kind) {
+			c.fault(document.Join(document.Join(at, "columns"), name), "unknown rule %.80q%s", kind, document.Meant(kind, columnKinds))
+		}
+	}
+	weighted := e.weighs()
+	for i, m := range e.Members {
+		at := document.Join(document.Index(document.Join(at, "members"), i), "weight")
+		switch {
+		case m.Weight < 0 || m.Weight > combine.MaxWeight:
+			c.fault(at, "%d: want 1 to %d", m.Weight, combine.MaxWeight)
+		case m.Weight > 0 && !weighted:
+			c.fault(at, "no rule takes weights here; leave it out, or write weighted_mean or weighted_vote")
+		}
+	}
+}
+
+// columnKinds are the rules that one column can have.
+var columnKinds = slices.DeleteFunc(slices.Clone(combine.Kinds), func(k string) bool { return k == combine.Concat })
+
+// weighs reports whether a rule takes the members' weights.
+func (e *Ensemble) weighs() bool {
+	weighted := strings.HasPrefix(e.Combine, "weighted_")
+	for _, kind := range e.Columns {
+		weighted = weighted || strings.HasPrefix(kind, "weighted_")
+	}
+	return weighted
+}
+
+var cascadeKind = nodeKind{
+	key:  "cascade",
+	used: func(n *Node) bool { return n.Cascade != nil },
+	children: func(n *Node) []child {
+		return children("cascade", n.Cascade, func(a *Stage) (string, *Node) { return a.Name, &a.Node })
+	},
+	copy: func(n *Node) { n.Cascade = slices.Clone(n.Cascade) },
+	check: func(n *Node, at string, c *checker) {
+		at = document.Join(at, "cascade")
+		if len(n.Cascade) < 2 {
+			c.fault(at, "%d stages: a cascade has at least two, the last without accept", len(n.Cascade))
+		}
+		for i, x := range n.Cascade {
+			last := i == len(n.Cascade)-1
+			switch at := document.Join(document.Index(at, i), "accept"); {
+			case last && x.Accept != "":
+				c.fault(at, "the last stage always answers; leave accept out, or add a stage behind it")
+			case !last && x.Accept == "":
+				c.fault(at, "missing; without it every answer stands, and the stages behind it are never reached")
+			}
+		}
+	},
+	schema: childrenOf("Stages in order: the answer of the first that accepts its own stands; the last one always does.", 2, nil, map[string]any{
+		"accept": map[string]any{"type": "string", "minLength": 1, "description": "A condition in CEL over input.<column> and output.<column>; null counts as false."},
+	}),
+}
+
+// fullWeight is all of it, in parts.
+const fullWeight = 10_000
+
+// children lists what is below a node.
+func children[T any](at string, l []T, of func(*T) (string, *Node)) []child {
+	out := make([]child, len(l))
+	for i := range l {
+		name, n := of(&l[i])
+		out[i] = child{name, document.Index(at, i), n}
+	}
+	return out
+}
+
+// childrenOf is the JSON Schema of a list of named nodes.
+func childrenOf(describe string, least int, required []string, more map[string]any) map[string]any {
+	props := map[string]any{"name": map[string]any{"type": "string", "pattern": namePattern, "description": "Unique among its neighbours; it names the node in records and metrics."}}
+	maps.Copy(props, more)
+	return map[string]any{
+		"type": "array", "minItems": least, "maxItems": maxChildren, "description": describe,
+		"items": map[string]any{
+			"type": "object", "required": append([]string{"name"}, required...), "properties": props,
+			"$ref": "#/$defs/kinds", "unevaluatedProperties": false,
+		},
+	}
+}
+
+// maxChildren bounds the children of a node, maxDepth how deep nodes nest.
+const (
+	maxChildren = 64
+	maxDepth    = 8
+)
+
+func headerName(s string) bool {
+	for _, r := range s {
+		if r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') {
+			return false
+		}
+	}
+	return len(s) <= 64
 }
 
 func kindKeys() []string {
@@ -49,26 +312,41 @@ func kindKeys() []string {
 	return keys
 }
 
-// Walk calls fn for n and every node below it, parents first, with the node path: "route", "route/canary".
-func (n *Node) Walk(path string, fn func(path string, n *Node)) {
-	fn(path, n)
-	for i := range nodeKinds {
-		if !nodeKinds[i].used(n) {
-			continue
-		}
-		for _, c := range nodeKinds[i].children(n) {
-			c.node.Walk(path+"/"+c.name, fn)
-		}
+// Walk calls fn for n and every node below it, parents first, with the node path ("route", "route/canary") and where it
+// stands in the spec ("route", "route.split.arms[1]").
+func (n *Node) Walk(path, at string, fn func(path, at string, n *Node)) {
+	fn(path, at, n)
+	for _, c := range n.below() {
+		c.node.Walk(path+"/"+c.name, document.Join(at, c.at), fn)
 	}
 }
 
-// rewrite returns fn of a copy of n. Kinds with children will copy them here.
-func (n Node) rewrite(fn func(Node) Node) Node { return fn(n) }
+func (n *Node) below() (all []child) {
+	for i := range nodeKinds {
+		if nodeKinds[i].used(n) {
+			all = append(all, nodeKinds[i].children(n)...)
+		}
+	}
+	return all
+}
+
+// rewrite returns fn of a copy of n in which everything below was rewritten in the same way.
+func (n Node) rewrite(fn func(Node) Node) Node {
+	for i := range nodeKinds {
+		if nodeKinds[i].used(&n) {
+			nodeKinds[i].copy(&n)
+		}
+	}
+	for _, c := range n.below() {
+		*c.node = c.node.rewrite(fn)
+	}
+	return fn(n)
+}
 
 // Refs returns the model reference of every node that names one, by node path.
 func (s *Spec) Refs() map[string]string {
 	refs := map[string]string{}
-	s.Route.Walk(RootPath, func(path string, n *Node) {
+	s.Route.Walk(RootPath, RootPath, func(path, _ string, n *Node) {
 		if n.Model != "" {
 			refs[path] = n.Model
 		}
@@ -76,4 +354,4 @@ func (s *Spec) Refs() map[string]string {
 	return refs
 }
 
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -321,6 +321,9 @@ func (p *processor) pinned(ctx context.Context, active *compiled, ref string) (*
 	if err != nil {
 		return nil, schemas.FieldErrorf(schemas.Invalid, op, schemas.HeaderModel, "%w", err)
 	}
+	if active.route != nil {
+		return nil, schemas.FieldErrorf(schemas.Invalid, op, schemas.HeaderModel, "pipeline %s has a route of several nodes, whose models cannot be named by a caller", p.name)
+	}
 	if m := active.rev.Models[0]; r.Name != m.Name || r.Version == 0 {
 		return nil, schemas.FieldErrorf(schemas.NotFound, op, schemas.HeaderModel, "pipeline %s serves %s: another version of it can be named as %s@N", p.name, active.by.label[0], m.Name)
 	}

@@ -47,7 +47,9 @@ func recoverSeen(ctx context.Context, wal WriteAhead, pipeline string) (*recover
 	}
 	rc := &recovered{records: map[schemas.Position]*recordedRows{}, outs: map[schemas.SchemaID]*schemas.Batch{}}
 	err = wal.Recover(ctx, pipeline, from, func(r *lineage.Record) bool {
-		rc.add(r)
+		if r.Node == RootPath { // the answer; what nodes below it made is no output
+			rc.add(r)
+		}
 		return true
 	})
 	if err != nil {

@@ -9,10 +9,11 @@ import (
 
 // The patterns of names, as editors check them; schemas.CheckName, ParseTopicRef and ParseModelRef decide.
 const (
-	namePattern  = `^[a-z][a-z0-9-]{0,62}$`
-	topicPattern = `^(nats:)?[a-z][a-z0-9-]{0,62}(\.[a-z][a-z0-9-]{0,62})*$`
-	modelPattern = `^[a-z][a-z0-9-]{0,62}(@([1-9][0-9]*|[a-z][a-z0-9-]{0,62}))?$`
-	kafkaPattern = `^kafka:[A-Za-z0-9._-]{1,249}$`
+	namePattern   = `^[a-z][a-z0-9-]{0,62}$`
+	topicPattern  = `^(nats:)?[a-z][a-z0-9-]{0,62}(\.[a-z][a-z0-9-]{0,62})*$`
+	modelPattern  = `^[a-z][a-z0-9-]{0,62}(@([1-9][0-9]*|[a-z][a-z0-9-]{0,62}))?$`
+	kafkaPattern  = `^kafka:[A-Za-z0-9._-]{1,249}$`
+	headerPattern = `^[A-Za-z0-9-]{1,64}$`
 	// One number with a unit, or several: what time.ParseDuration takes, without a sign.
 	durationPattern = `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`
 )
@@ -85,24 +86,33 @@ func schemaOfSpec() map[string]any {
 			"mask": columns("Columns of which a salted digest is kept."),
 			"drop": columns("Columns that are left out."),
 		}),
+		"columns": map[string]any{
+			"type": "object", "maxProperties": maxDeclared, "propertyNames": map[string]any{"minLength": 1},
+			"additionalProperties": map[string]any{"enum": schemas.DTypes()},
+			"description":          "Columns of requests that no model reads, with their types: keys and conditions of the route read them.",
+		},
 		"route": map[string]any{"$ref": "#/$defs/node"},
 	})
 	s["dependentRequired"] = map[string]any{"output": []string{"input"}}
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["title"] = "Leat pipeline (" + APIVersion + ")"
-	s["$defs"] = map[string]any{"node": schemaOfNode()}
+	node := object("A node of the route: exactly one kind key.", nil, nil)
+	delete(node, "properties")
+	delete(node, "additionalProperties")
+	node["$ref"], node["unevaluatedProperties"] = "#/$defs/kinds", false
+	s["$defs"] = map[string]any{"kinds": schemaOfKinds(), "node": node}
 	return s
 }
 
-// schemaOfNode asks for exactly one of the kinds.
-func schemaOfNode() map[string]any {
+// schemaOfKinds asks for exactly one of the kinds.
+func schemaOfKinds() map[string]any {
 	kinds := map[string]any{}
+	var one []any
 	for i := range nodeKinds {
 		kinds[nodeKinds[i].key] = nodeKinds[i].schema
+		one = append(one, map[string]any{"required": []string{nodeKinds[i].key}})
 	}
-	n := object("A node of the route: exactly one kind key.", nil, kinds)
-	n["minProperties"], n["maxProperties"] = 1, 1
-	return n
+	return map[string]any{"properties": kinds, "oneOf": one}
 }
 
 func object(describe string, required []string, properties map[string]any) map[string]any {

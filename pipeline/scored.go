@@ -135,7 +135,7 @@ func (dr *door) finish(r *run, items []item, w *work) {
 			it.err = e
 		}
 		if it.err == nil {
-			if err := w.answer(it, &it.rev.by, r.out, it.from, it.to); err != nil {
+			if err := w.answer(it, it.rev.madeBy(r, it), r.out, it.from, it.to); err != nil {
 				it.err = dr.p.host.public(err, dr.p.name)
 			}
 		}
@@ -180,7 +180,7 @@ func (dr *door) reached(r *run, items []item) bool {
 			dr.commit.broken.Store(true)
 			break
 		}
-		r.err = items[0].rev.root.model.call(dr.commit.ctx, r)
+		r.err = items[0].rev.call(dr.commit.ctx, r)
 	}
 	if !dr.commit.broken.Load() {
 		return true

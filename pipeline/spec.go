@@ -26,6 +26,7 @@ type Spec struct {
 	Lineage     Mode              `yaml:"lineage,omitempty" json:"lineage,omitempty"`
 	Deadline    Duration          `yaml:"deadline,omitempty" json:"deadline,omitempty"` // for a request that brings none
 	Record      *Record           `yaml:"record,omitempty" json:"record,omitempty"`
+	Columns     map[string]string `yaml:"columns,omitempty" json:"columns,omitempty"` // of requests, which no model reads: name to dtype
 	Route       Node              `yaml:"route" json:"route"`
 
 	text *document.Value // what it was parsed from, so that faults found later still name a line; nil otherwise
@@ -70,11 +71,6 @@ type Output struct {
 type Record struct {
 	Mask []string `yaml:"mask,omitempty" json:"mask,omitempty"`
 	Drop []string `yaml:"drop,omitempty" json:"drop,omitempty"`
-}
-
-// Node is one node of the route: exactly one kind key is set. The table nodeKinds says what each kind is.
-type Node struct {
-	Model string `yaml:"model,omitempty" json:"model,omitempty"` // NAME, NAME@ALIAS or NAME@VERSION
 }
 
 // Duration is written as Go writes durations: "250ms".

@@ -13,11 +13,16 @@ import (
 // command line waits for an answer.
 const DefaultDeadline = Duration(5 * time.Second)
 
-// Defaulted returns a copy with every default filled in: lineage, deadline, and a bare model name as NAME@champion. The
+// Defaulted returns a copy with every default filled in: lineage, deadline, a bare model name as NAME@champion, weights of a split
+// in parts, and the quorum of an ensemble. The
 // default of delivery is that it is absent, as in specs that are older than the field. Two specs that mean the same are
 // equal after it. It shares no map or slice with s.
 func (s Spec) Defaulted() Spec {
 	s.text = nil
+	s.Columns = maps.Clone(s.Columns)
+	if len(s.Columns) == 0 {
+		s.Columns = nil
+	}
 	s.Labels = maps.Clone(s.Labels)
 	if len(s.Labels) == 0 {
 		s.Labels = nil
@@ -53,7 +58,32 @@ func (s Spec) Defaulted() Spec {
 		if ref, err := schemas.ParseModelRef(n.Model); err == nil {
 			n.Model = ref.String()
 		}
+		if n.Split != nil {
+			n.Split.inParts()
+		}
+		if n.Ensemble != nil {
+			n.Ensemble.fill()
+		}
 		return n
 	})
 	return s
+}
+
+// inParts turns percent into parts.
+func (s *Split) inParts() {
+	sum := 0
+	for _, a := range s.Arms {
+		sum += a.Weight
+	}
+	if sum == 100 {
+		for i := range s.Arms {
+			s.Arms[i].Weight *= fullWeight / 100
+		}
+	}
+}
+
+func (e *Ensemble) fill() {
+	if e.Quorum == 0 {
+		e.Quorum = len(e.Members)
+	}
 }

@@ -91,7 +91,7 @@ var badSpecs = []struct {
 	{"empty route", head + "route: {}", []string{"line 4: route: names nothing to run; want one of model"}, true},
 	{"null route", head + "route:", []string{"line 4: route: names nothing to run"}, true},
 	{"empty key", head + "route: {model: m}\n\"\": x", []string{`line 5: "": unknown key; want one of apiVersion, kind, name`}, true},
-	{"route text", head + "route: m", []string{`line 4: route: want a map with model, got text ("m")`}, true},
+	{"route text", head + "route: m", []string{`line 4: route: want a map with model, split, switch, sequence, transform, ensemble, cascade, got text ("m")`}, true},
 	{"route typo", head + "route: {modle: m}", []string{`line 4: route.modle: unknown key; did you mean "model"?`}, true},
 	{"model list", head + "route: {model: [m]}", []string{"line 4: route.model: want text, got a list"}, true},
 	{"model path", head + "route: {model: ../m}", []string{`line 4: route.model: model name "../m"`, "write NAME, NAME@ALIAS or NAME@VERSION"}, true},
@@ -248,7 +248,7 @@ func TestJSONSchemaHasEveryField(t *testing.T) {
 		m map[string]any
 	}{
 		{reflect.TypeFor[Spec](), s}, {reflect.TypeFor[Input](), in("input")}, {reflect.TypeFor[Output](), in("output")},
-		{reflect.TypeFor[Record](), in("record")}, {reflect.TypeFor[Node](), schemaOfNode()},
+		{reflect.TypeFor[Record](), in("record")}, {reflect.TypeFor[Node](), schemaOfKinds()},
 	} {
 		want := document.Fields(c.t)
 		slices.Sort(want)

@@ -120,7 +120,8 @@ func (s *Spec) faults() document.Faults {
 	c.topics(s)
 	c.delivery(s)
 	c.record(s.Record)
-	c.node(&s.Route, RootPath)
+	c.declared(s.Columns)
+	c.node(&s.Route, RootPath, 1)
 	return c.faults
 }
 
@@ -301,30 +302,66 @@ func (c *checker) record(r *Record) {
 	}
 }
 
-// node checks that exactly one kind is set, and then that kind.
-func (c *checker) node(n *Node, path string) {
+// declared checks the columns that only the route reads.
+func (c *checker) declared(cols map[string]string) {
+	if len(cols) > maxDeclared {
+		c.fault("columns", "%d columns: at most %d", len(cols), maxDeclared)
+		return
+	}
+	for _, name := range sortedKeys(cols) {
+		if name == "" || len(name) > schemas.MaxColumnName {
+			c.fault("columns", "column %.80q: a name has 1 to %d bytes", name, schemas.MaxColumnName)
+			continue
+		}
+		_, err := schemas.ParseDType(cols[name])
+		c.err(document.Join("columns", name), err)
+	}
+}
+
+const maxDeclared = 256
+
+// node checks that exactly one kind is set, then that kind, then what is below.
+func (c *checker) node(n *Node, at string, depth int) {
 	var set []string
 	for i := range nodeKinds {
 		if nodeKinds[i].used(n) {
 			set = append(set, nodeKinds[i].key)
 		}
 	}
-	switch len(set) {
-	case 0:
-		c.fault(path, "names nothing to run; want one of %s", strings.Join(kindKeys(), ", "))
+	switch {
+	case len(set) == 0:
+		c.fault(at, "names nothing to run; want one of %s", strings.Join(kindKeys(), ", "))
 		return
-	case 1:
-	default:
-		c.fault(path, "has %s; a node has exactly one of %s", strings.Join(set, " and "), strings.Join(kindKeys(), ", "))
+	case len(set) > 1:
+		c.fault(at, "has %s; a node has exactly one of %s", strings.Join(set, " and "), strings.Join(kindKeys(), ", "))
+		return
+	case depth > maxDepth:
+		c.fault(at, "nodes nested deeper than %d", maxDepth)
 		return
 	}
 	for i := range nodeKinds {
-		if k := &nodeKinds[i]; k.used(n) {
-			k.check(n, path, c)
-			for _, ch := range k.children(n) {
-				c.node(ch.node, path+"/"+ch.name)
-			}
+		if nodeKinds[i].used(n) {
+			nodeKinds[i].check(n, at, c)
 		}
+	}
+	below := n.below()
+	if len(below) > maxChildren {
+		c.fault(document.Join(at, set[0]), "%d children: at most %d", len(below), maxChildren)
+		return
+	}
+	seen := map[string]string{}
+	for _, ch := range below {
+		at := document.Join(at, ch.at)
+		if first, twice := seen[ch.name]; twice && ch.name != "" {
+			c.fault(document.Join(at, "name"), "%q is the name of %s too; siblings have names of their own", ch.name, first)
+		}
+		seen[ch.name] = at
+		if ch.name == "" {
+			c.fault(document.Join(at, "name"), "missing; it names the node in records and metrics")
+		} else {
+			c.err(document.Join(at, "name"), schemas.CheckName("node", ch.name))
+		}
+		c.node(ch.node, at, depth+1)
 	}
 }
 
@@ -347,7 +384,9 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 	}
 	c := &checker{text: s.text}
 	c.server(s, f)
-	refs := s.Refs()
+	refs, where := s.Refs(), map[string]string{}
+	s.Route.Walk(RootPath, RootPath, func(path, at string, _ *Node) { where[path] = at })
+	sigs := map[string]schemas.Signature{}
 	models := make([]ResolvedModel, 0, len(refs))
 	for _, path := range sortedKeys(refs) {
 		ref, err := schemas.ParseModelRef(refs[path])
@@ -360,17 +399,24 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 			if kerr != nil {
 				return nil, sig, kerr
 			}
-			c.fault(specPath(path)+".model", "no model %s%s", ref, document.Meant(ref.String(), known))
+			c.fault(document.Join(where[path], "model"), "no model %s%s", ref, document.Meant(ref.String(), known))
 			continue
 		}
 		if err != nil {
 			return nil, sig, err
 		}
 		models = append(models, ResolvedModel{Node: path, Ref: ref.String(), Name: v.Name, Version: v.Version, Digest: v.Digest})
-		if path == RootPath {
-			sig = v.Probed.Signature
+		sigs[path] = v.Probed.Signature
+	}
+	switch only, one := sigs[RootPath]; {
+	case one && s.Route.Model != "":
+		sig = only
+	case s.Route.Model == "":
+		if g := buildGraph(c, s, sigs); g != nil {
+			sig = schemas.Signature{Inputs: g.in, Outputs: g.out}
 		}
 	}
+	c.unread(s, sig)
 	if sig.Inputs != nil && s.Input != nil {
 		if in, err := codec.ParseInput(s.Input.Format, s.Input.Columns); err == nil {
 			if err := in.Check(sig.Inputs); err != nil {
@@ -390,8 +436,17 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 	return models, sig, c.faults.Err(op)
 }
 
-// specPath turns a node path into the path of its field in the spec: both are the same until nodes have children.
-func specPath(node string) string { return strings.ReplaceAll(node, "/", ".") }
+// unread checks that every column that the spec declares is read.
+func (c *checker) unread(s *Spec, sig schemas.Signature) {
+	if sig.Inputs == nil {
+		return
+	}
+	for _, name := range sortedKeys(s.Columns) {
+		if sig.Inputs.Index(name) < 0 {
+			c.fault(document.Join("columns", name), "no node of the route reads it; leave it out")
+		}
+	}
+}
 
 // columns checks that each name is a column of the signature, or an element of a packed tensor that names its elements.
 func (c *checker) columns(path string, cols []string, sig schemas.Signature) {

@@ -87,6 +87,15 @@ func ParseDType(s string) (DType, error) {
 	return 0, Errorf(Invalid, "schemas.ParseDType", "unknown dtype %q", s)
 }
 
+// DTypes returns the names of all element types.
+func DTypes() []string {
+	var names []string
+	for i := Bool; int(i) < len(dtypes); i++ {
+		names = append(names, dtypes[i].name)
+	}
+	return names
+}
+
 // MarshalJSON writes the name.
 func (d DType) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 

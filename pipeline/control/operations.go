@@ -166,6 +166,10 @@ type (
 		Spec   string `json:"spec" doc:"one or several pipelines as YAML or JSON text"`
 		DryRun bool   `json:"dry_run,omitempty" doc:"change nothing; reply with what would change"`
 	}
+	canaryRequest struct {
+		Name string `path:"name"`
+		CanaryChange
+	}
 	historyRequest struct {
 		Name string `path:"name"`
 		Page
@@ -190,6 +194,7 @@ func (c *Control) Operations() []api.Operation {
 		api.Op("pipelines.history", "GET", "/v1/pipelines/{name}/history", api.Read, "What happened to a pipeline, with diffs.", c.opPipelineHistory),
 		api.Op("pipelines.apply", "POST", "/v1/pipelines", api.Admin, "Make pipelines what their specs say: all or none.", c.opApply),
 		api.Op("pipelines.delete", "DELETE", "/v1/pipelines/{name}", api.Admin, "Delete a pipeline.", c.opDeletePipeline),
+		api.Op("pipelines.canary", "POST", "/v1/pipelines/{name}/canary", api.Admin, "Start a canary, change its share, promote or abort it: one revision.", c.opCanary),
 		api.Op("pipelines.schema", "GET", "/v1/schemas/pipeline", api.Read, "The JSON Schema of a pipeline's spec, for editors.", c.opSchema),
 	}
 }
@@ -452,6 +457,10 @@ func (c *Control) opApply(ctx context.Context, r *applyRequest) (*Result, error)
 		return nil, err
 	}
 	return result(c.Apply(ctx, specs, r.DryRun))
+}
+
+func (c *Control) opCanary(ctx context.Context, r *canaryRequest) (*Result, error) {
+	return result(c.Canary(ctx, r.Name, r.CanaryChange))
 }
 
 func (c *Control) opDeletePipeline(ctx context.Context, r *nameRequest) (*Result, error) {

@@ -225,3 +225,60 @@ func TestApplyKeepsTheFaults(t *testing.T) {
 	_, err = h.Apply(t.Context(), append(specs, specs[0]), true)
 	wantErr(t, err, schemas.Invalid, `pipeline "a" is here twice`)
 }
+
+// TestCanary: a canary is started, grows and is promoted, or aborted, each as one revision.
+func TestCanary(t *testing.T) {
+	h := newHouse(t)
+	h.push("stable", "linear", "1")
+	h.push("fresh", "linear", "2")
+	step := func(body, want string) {
+		t.Helper()
+		got, err := h.call("pipelines.canary", map[string]string{"name": "stable"}, nil, body)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Fatalf("%s: %s\nwant %q", body, got, want)
+		}
+	}
+	route := func() pipeline.Node {
+		t.Helper()
+		got, err := h.call("pipelines.show", map[string]string{"name": "stable"}, nil, "")
+		var rev pipeline.Revision
+		if err == nil {
+			err = json.Unmarshal([]byte(got), &rev)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rev.Spec.Route
+	}
+	step(`{"action":"set","weight":"5"}`, "has no canary")
+	step(`{"action":"start","weight":"5"}`, "which model")
+	step(`{"action":"strat"}`, `did you mean "start"?`)
+	step(`{"action":"start","model":"fresh@9","weight":"5"}`, "no model fresh@9")
+	step(`{"action":"start","model":"fresh@1","weight":"120"}`, "want a share in percent")
+	step(`{"action":"start","model":"fresh@1","weight":"0.25","dry_run":true}`, "changed")
+	if route().Split != nil {
+		t.Fatal("a dry run has changed the route")
+	}
+	step(`{"action":"start","model":"fresh@1","weight":"0.25%"}`, "changed")
+	if s := route().Split; s == nil || s.Arms[0].Weight != 9975 || s.Arms[1].Weight != 25 || s.Arms[1].Model != "fresh@1" {
+		t.Fatalf("%+v", s)
+	}
+	step(`{"action":"start","model":"fresh@1","weight":"1"}`, "has a canary already")
+	step(`{"action":"set","weight":"50"}`, "changed")
+	step(`{"action":"set","weight":"50"}`, "unchanged")
+	step(`{"action":"promote"}`, "changed")
+	if r := route(); r.Model != "fresh@1" {
+		t.Fatalf("%+v", r)
+	}
+	step(`{"action":"start","model":"stable@champion","weight":"10"}`, "changed")
+	step(`{"action":"abort"}`, "changed")
+	if r := route(); r.Model != "fresh@1" {
+		t.Fatalf("%+v", r)
+	}
+	if _, err := h.call("pipelines.canary", map[string]string{"name": "nobody"}, nil, `{"action":"abort"}`); schemas.KindOf(err) != schemas.NotFound {
+		t.Fatal(err)
+	}
+}

@@ -10,9 +10,10 @@ import (
 )
 
 // Decode fills dst, a pointer to a struct, from a parsed document, and returns every fault it finds; what is right is
-// filled in all the same, so that a check of the contents can add its own. Fields are named by their yaml tags. It
-// knows structs, pointers, slices, maps with text keys, text, numbers, booleans, time.Duration and whatever is an
-// encoding.TextUnmarshaler. It panics on a field of any other type: a mistake of the programmer.
+// filled in all the same, so that a check of the contents can add its own. Fields are named by their yaml tags; those of
+// an embedded struct stand beside its own. It knows structs, pointers, slices, maps with text keys, text, numbers,
+// booleans, time.Duration and whatever is an encoding.TextUnmarshaler. It panics on a field of any other type: a mistake
+// of the programmer.
 func Decode(v *Value, dst any) Faults {
 	d := decoder{}
 	d.value(v, reflect.ValueOf(dst).Elem(), "")
@@ -90,12 +91,12 @@ func (d *decoder) structure(v *Value, dst reflect.Value, path string) {
 	}
 	for _, k := range v.Keys {
 		i := fieldOf(dst.Type(), k.Name)
-		if i < 0 {
+		if i == nil {
 			known := Fields(dst.Type())
 			d.fault(k.Line, Join(path, keyText(k.Name)), "unknown key%s", Meant(k.Name, known))
 			continue
 		}
-		d.value(k.Value, dst.Field(i), Join(path, k.Name))
+		d.value(k.Value, dst.FieldByIndex(i), Join(path, k.Name))
 	}
 }
 
@@ -174,24 +175,33 @@ func (d *decoder) number(v *Value, dst reflect.Value, path string) {
 	}
 }
 
-// Fields returns the keys that a struct takes, in its order.
+// Fields returns the keys that a struct takes, in its order. Those of an embedded struct are its own.
 func Fields(t reflect.Type) []string {
 	names := make([]string, 0, t.NumField())
 	for i := range t.NumField() {
-		if n := keyOf(t.Field(i)); n != "" {
+		f := t.Field(i)
+		if f.Anonymous {
+			names = append(names, Fields(f.Type)...)
+		} else if n := keyOf(f); n != "" {
 			names = append(names, n)
 		}
 	}
 	return names
 }
 
-func fieldOf(t reflect.Type, key string) int {
+// fieldOf returns where the field of a key is, nil if there is none.
+func fieldOf(t reflect.Type, key string) []int {
 	for i := range t.NumField() {
-		if n := keyOf(t.Field(i)); n != "" && n == key {
-			return i
+		f := t.Field(i)
+		if f.Anonymous {
+			if at := fieldOf(f.Type, key); at != nil {
+				return append([]int{i}, at...)
+			}
+		} else if n := keyOf(f); n != "" && n == key {
+			return []int{i}
 		}
 	}
-	return -1
+	return nil
 }
 
 func keyOf(f reflect.StructField) string {

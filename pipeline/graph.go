@@ -1,0 +1,252 @@
+package pipeline
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/leatstream/leat/schemas"
+)
+
+// graph is a compiled route of more than one node. To the doors and the batcher it is what a model is: rows of many
+// requests go in as one batch, and one row of answers comes out for each. It is immutable but for its pools, and safe for
+// concurrent use.
+//
+// A batch parts where its rows do: a node gives each child the columns that it reads, of the rows that it gets, and puts
+// the answers in the order of the rows. What a node decides for a row it decides by the row, its request and the spec
+// alone (pipeline/route), so that the record tells it again. All nodes of one batch run in the goroutine of the caller;
+// members of an ensemble side by side.
+type graph struct {
+	root  graphNode
+	nodes []*nodeFacts // by index, parents before children
+	in    *schemas.Schema
+	out   *schemas.Schema
+}
+
+// nodeFacts are what all kinds of nodes have.
+type nodeFacts struct {
+	index   int
+	path    string // node path: "route/canary"
+	role    string // lineage.RoleArm, ...; of the root RolePrimary
+	in, out *schemas.Schema
+	arms    []string       // names of the children, where one of them is chosen for each row
+	model   *ResolvedModel // of a model node
+	loaded  *model
+	by      answered // of a model node
+	pool    sync.Pool
+}
+
+// graphNode is a node as it runs.
+type graphNode interface {
+	facts() *nodeFacts
+	// run appends one row to out for each row of in, in order. Row i of in is row ids[i] of the flow. A row that has no
+	// answer is told by f.fail, and has a row of nulls in out. run keeps nothing of what it is given.
+	run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch)
+}
+
+func (n *nodeFacts) facts() *nodeFacts { return n }
+
+// batch returns an empty batch for the answers of the node.
+func (n *nodeFacts) batch() *schemas.Batch {
+	if b, ok := n.pool.Get().(*schemas.Batch); ok {
+		return b
+	}
+	return schemas.NewBatch(n.out)
+}
+
+// maxPooledBatch bounds what a pooled batch keeps.
+const maxPooledBatch = 4 << 20
+
+func (n *nodeFacts) free(b *schemas.Batch) {
+	if b.Bytes() <= maxPooledBatch {
+		b.Reset()
+		n.pool.Put(b)
+	}
+}
+
+// visit is one row's stay at one node.
+type visit struct {
+	row        int32 // of the flow
+	node       int32
+	arm        int32 // index of the child that was chosen, -1: nothing was
+	batch      int32 // rows that the node worked on at once
+	at         int32 // of the row among these
+	kept       int32 // row of trace.outs[keptIn] that holds the node's answer; only if keptIn >= 0
+	keptIn     int32 // -1: the answer is that of the node above
+	propensity float64
+	took       time.Duration // of a model's run
+	err        *schemas.Error
+}
+
+// trace is what came of the rows of a run beside their answers.
+type trace struct {
+	visits []visit
+	by     []int32 // by row: index of the model node whose answer it is, -1: of several
+	failed []*schemas.Error
+	outs   []*schemas.Batch
+	of     []*nodeFacts // whose pool a batch of outs belongs to
+	sorted bool
+}
+
+func (t *trace) reset() {
+	for i, b := range t.outs {
+		t.of[i].free(b)
+	}
+	clear(t.outs)
+	clear(t.failed)
+	*t = trace{visits: t.visits[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0]}
+}
+
+// sort brings visits into the order of rows; those of one row stay in the order in which it came by.
+func (t *trace) sort() {
+	if !t.sorted {
+		slices.SortStableFunc(t.visits, func(a, b visit) int { return int(a.row - b.row) })
+		t.sorted = true
+	}
+}
+
+// visitsOf returns the visits of a row; that of the root comes first.
+func (t *trace) visitsOf(row int) []visit {
+	from, _ := slices.BinarySearchFunc(t.visits, int32(row), func(v visit, row int32) int { return int(v.row - row) })
+	to := from
+	for to < len(t.visits) && t.visits[to].row == int32(row) {
+		to++
+	}
+	return t.visits[from:to]
+}
+
+// flow is one pass of rows through the graph. Members of an ensemble have flows of their own, which are joined after.
+type flow struct {
+	*trace
+	ctx   context.Context
+	g     *graph
+	host  func(error) *schemas.Error // what of an error may be seen
+	owner func(row int) *item        // whose row it is; nil in a job
+}
+
+// score appends one row to out for each row of in.
+func (g *graph) score(ctx context.Context, in, out *schemas.Batch, t *trace, owner func(row int) *item, public func(error) *schemas.Error) {
+	first := len(t.by)
+	f := &flow{trace: t, ctx: ctx, g: g, host: public, owner: owner}
+	ids := make([]int32, in.Rows())
+	for i := range ids {
+		ids[i] = int32(first + i)
+		t.by = append(t.by, -1)
+		t.failed = append(t.failed, nil)
+	}
+	t.sorted = false
+	g.root.run(f, in, ids, out)
+}
+
+// enter notes that rows came to a node, and returns where their visits are.
+func (f *flow) enter(n *nodeFacts, ids []int32) (first int) {
+	first = len(f.visits)
+	for i, row := range ids {
+		f.visits = append(f.visits, visit{row: row, node: int32(n.index), arm: -1, keptIn: -1, propensity: 1, batch: int32(len(ids)), at: int32(i)})
+	}
+	return first
+}
+
+// fail says that a row has no answer. The first reason counts.
+func (f *flow) fail(row int32, err error) *schemas.Error {
+	e := f.host(err)
+	if f.failed[row] == nil {
+		f.failed[row] = e
+	}
+	return e
+}
+
+// keep gives a batch to the trace, which the answers of visits [first, ...) are in, in their order.
+func (f *flow) keep(n *nodeFacts, b *schemas.Batch, first int) {
+	f.keepSome(n, b, first, func(int) bool { return true })
+}
+
+// keepSome is keep where only some of the answers are the nodes' own.
+func (f *flow) keepSome(n *nodeFacts, b *schemas.Batch, first int, own func(i int) bool) {
+	f.outs = append(f.outs, b)
+	f.of = append(f.of, n)
+	for i := range b.Rows() {
+		v := &f.visits[first+i]
+		if f.failed[v.row] == nil && own(i) {
+			v.keptIn, v.kept = int32(len(f.outs)-1), int32(i)
+		}
+	}
+}
+
+// blank appends a row that nobody will see.
+func blank(b *schemas.Batch) {
+	for i := range b.Schema().Len() {
+		b.Column(i).AppendNull()
+	}
+	b.Advance(1)
+}
+
+// picker gives a child the columns that it reads.
+type picker struct {
+	to   *schemas.Schema
+	from []int // column of the source, by column of to
+	same bool  // nothing to do
+	pool sync.Pool
+}
+
+func newPicker(from, to *schemas.Schema) *picker {
+	p := &picker{to: to, from: make([]int, to.Len()), same: from.ID() == to.ID()}
+	for i := range p.from {
+		p.from[i] = from.Index(to.Field(i).Name)
+	}
+	return p
+}
+
+// all returns a batch with the columns of all rows; it is src itself if they are the same. The caller gives it back.
+func (p *picker) all(src *schemas.Batch) *schemas.Batch {
+	if p.same {
+		return src
+	}
+	b := p.get()
+	for i, j := range p.from {
+		b.Column(i).AppendColumn(src.Column(j), 0, src.Rows())
+	}
+	b.Advance(src.Rows())
+	return b
+}
+
+// some returns a batch with the columns of some rows. The caller gives it back.
+func (p *picker) some(src *schemas.Batch, rows []int32) *schemas.Batch {
+	b := p.get()
+	for i, j := range p.from {
+		dst, col := b.Column(i), src.Column(j)
+		for _, r := range rows {
+			dst.AppendColumn(col, int(r), int(r)+1)
+		}
+	}
+	b.Advance(len(rows))
+	return b
+}
+
+func (p *picker) get() *schemas.Batch {
+	if b, ok := p.pool.Get().(*schemas.Batch); ok {
+		return b
+	}
+	return schemas.NewBatch(p.to)
+}
+
+// free takes back what all or some has returned for src.
+func (p *picker) free(b, src *schemas.Batch) {
+	if b != src && b.Bytes() <= maxPooledBatch {
+		b.Reset()
+		p.pool.Put(b)
+	}
+}
+
+// appendRow appends row i of src, whose columns are those of dst in another order.
+func (p *picker) appendRow(dst, src *schemas.Batch, i int) {
+	if p.same {
+		dst.AppendRange(src, i, i+1)
+		return
+	}
+	for c, j := range p.from {
+		dst.Column(c).AppendColumn(src.Column(j), i, i+1)
+	}
+	dst.Advance(1)
+}

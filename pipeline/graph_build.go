@@ -1,0 +1,537 @@
+package pipeline
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/route"
+	"github.com/leatstream/leat/pipeline/route/combine"
+	"github.com/leatstream/leat/pipeline/route/expr"
+	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/schemas/document"
+)
+
+// builder makes the graph of a spec: when it is applied, to find its types and what is wrong with them, and when it is
+// loaded, to run it.
+//
+// The columns of a request are those that models read and that no step before them makes, in the order of the spec, then
+// those of the spec's columns, then keys that nobody else knows (as text). So types are known before conditions and
+// transforms are compiled.
+type builder struct {
+	*checker
+	spec   *Spec
+	sigs   map[string]schemas.Signature // of models, by node path; one that was not found is absent
+	graph  *graph
+	fields []schemas.Field
+	reader map[string]string // of a column: the node path that asked for it first
+}
+
+// buildGraph returns nil if there is a fault, or a model is not known; that is told already.
+func buildGraph(c *checker, s *Spec, sigs map[string]schemas.Signature) *graph {
+	b := &builder{checker: c, spec: s, sigs: sigs, graph: &graph{}, reader: map[string]string{}}
+	before := len(c.faults)
+	if !b.collect(&s.Route, RootPath, RootPath, nil) {
+		return nil
+	}
+	for _, name := range sortedKeys(s.Columns) {
+		t, err := schemas.ParseDType(s.Columns[name])
+		if err == nil {
+			b.column(schemas.Field{Name: name, Type: t, Nullable: true}, "", document.Join("columns", name))
+		}
+	}
+	s.Route.Walk(RootPath, RootPath, func(path, at string, n *Node) {
+		if n.Split != nil && n.Split.Key != "" && b.find(n.Split.Key) == nil {
+			b.column(schemas.Field{Name: n.Split.Key, Type: schemas.String, Nullable: true}, path, at)
+		}
+	})
+	env, err := schemas.NewSchema(b.fields)
+	if err != nil {
+		c.fault(RootPath, "the columns of a request: %v", err)
+	}
+	if err != nil || len(c.faults) > before {
+		return nil
+	}
+	root := b.build(&s.Route, RootPath, RootPath, lineage.RolePrimary, env)
+	if root == nil || len(c.faults) > before {
+		return nil
+	}
+	b.graph.root, b.graph.in, b.graph.out = root, root.facts().in, root.facts().out
+	return b.graph
+}
+
+func (b *builder) find(name string) *schemas.Field {
+	i := slices.IndexFunc(b.fields, func(f schemas.Field) bool { return f.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &b.fields[i]
+}
+
+// column adds a column of the request, or checks that all who read it mean the same.
+func (b *builder) column(f schemas.Field, path, at string) {
+	old := b.find(f.Name)
+	switch {
+	case old == nil:
+		b.fields = append(b.fields, f)
+		b.reader[f.Name] = path
+	case !sameType(old, &f):
+		b.fault(at, "column %q is %s here, and %s for %s", f.Name, typeText(&f), typeText(old), b.reader[f.Name])
+	case path != "":
+		old.Nullable = old.Nullable && f.Nullable
+	}
+}
+
+func sameType(a, b *schemas.Field) bool { return a.Type == b.Type && slices.Equal(a.Shape, b.Shape) }
+
+func typeText(f *schemas.Field) string {
+	g := schemas.Field{Type: f.Type, Shape: f.Shape}
+	return strings.TrimSpace(g.String())
+}
+
+// collect gathers what models read of the request. made are the columns of steps before. false: a model is not known.
+func (b *builder) collect(n *Node, path, at string, made map[string]bool) bool {
+	if n.Model != "" {
+		sig, ok := b.sigs[path]
+		if !ok {
+			return false
+		}
+		for _, f := range sig.Inputs.Fields() {
+			if !made[f.Name] {
+				b.column(f, path, document.Join(at, "model"))
+			}
+		}
+		return true
+	}
+	ok := true
+	for _, c := range n.below() {
+		ok = b.collect(c.node, path+"/"+c.name, document.Join(at, c.at), made) && ok
+		if n.Sequence != nil {
+			next := map[string]bool{}
+			for k := range made {
+				next[k] = true
+			}
+			b.made(c.node, path+"/"+c.name, next)
+			made = next
+		}
+	}
+	return ok
+}
+
+// made adds the names of the columns that a node answers with.
+func (b *builder) made(n *Node, path string, names map[string]bool) {
+	switch {
+	case n.Model != "":
+		if sig, ok := b.sigs[path]; ok {
+			for _, f := range sig.Outputs.Fields() {
+				names[f.Name] = true
+			}
+		}
+	case n.Transform != nil:
+		for name := range n.Transform.Columns {
+			names[name] = true
+		}
+	case n.Sequence != nil:
+		last := &n.Sequence[len(n.Sequence)-1]
+		b.made(&last.Node, path+"/"+last.Name, names)
+	case n.Ensemble != nil && len(n.Ensemble.Columns) > 0:
+		for name := range n.Ensemble.Columns {
+			names[name] = true
+		}
+	case n.Ensemble != nil && n.Ensemble.Combine == combine.Concat:
+		for i := range n.Ensemble.Members {
+			m := &n.Ensemble.Members[i]
+			of := map[string]bool{}
+			b.made(&m.Node, path+"/"+m.Name, of)
+			for name := range of {
+				names[combine.Qualified(m.Name, name)] = true
+			}
+		}
+	default:
+		for _, c := range n.below()[:1] {
+			b.made(c.node, path+"/"+c.name, names)
+		}
+	}
+}
+
+// build makes a node that sees the columns of env; nil if there is a fault.
+func (b *builder) build(n *Node, path, at, role string, env *schemas.Schema) graphNode {
+	facts := &nodeFacts{index: len(b.graph.nodes), path: path, role: role}
+	b.graph.nodes = append(b.graph.nodes, nil)
+	var node graphNode
+	switch {
+	case n.Model != "":
+		node = b.model(facts, document.Join(at, "model"), env)
+	case n.Split != nil:
+		node = b.split(n, facts, at, env)
+	case n.Switch != nil:
+		node = b.switching(n, facts, at, env)
+	case n.Sequence != nil:
+		node = b.sequence(n, facts, at, env)
+	case n.Transform != nil:
+		node = b.transform(n, facts, document.Join(at, "transform.columns"), env)
+	case n.Ensemble != nil:
+		node = b.ensemble(n, facts, at, env)
+	case n.Cascade != nil:
+		node = b.cascade(n, facts, at, env)
+	}
+	if node != nil {
+		b.graph.nodes[facts.index] = node.facts()
+	}
+	return node
+}
+
+func (b *builder) model(facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	sig := b.sigs[facts.path]
+	for _, f := range sig.Inputs.Fields() {
+		switch i := env.Index(f.Name); {
+		case i < 0:
+			b.fault(at, "the model reads column %q, which is not there%s", f.Name, document.Meant(f.Name, namesOf(env)))
+			return nil
+		case !sameType(env.Field(i), &f):
+			b.fault(at, "the model reads column %q as %s, and a step before makes it %s: cast it there", f.Name, typeText(&f), typeText(env.Field(i)))
+			return nil
+		}
+	}
+	facts.in, facts.out = sig.Inputs, sig.Outputs
+	return &scoringNode{nodeFacts: facts}
+}
+
+// below builds the children of a node; nil if one has a fault.
+func (b *builder) below(n *Node, path, at, role string, env *schemas.Schema) []graphNode {
+	var out []graphNode
+	for _, c := range n.below() {
+		out = append(out, b.build(c.node, path+"/"+c.name, document.Join(at, c.at), role, env))
+	}
+	for _, c := range out {
+		if c == nil {
+			return nil
+		}
+	}
+	return out
+}
+
+// union returns the columns of env that children read, and some more, in the order of env.
+func union(env *schemas.Schema, children []graphNode, more ...string) *schemas.Schema {
+	var fs []schemas.Field
+	for _, f := range env.Fields() {
+		read := slices.Contains(more, f.Name) || slices.ContainsFunc(children, func(c graphNode) bool { return c.facts().in.Index(f.Name) >= 0 })
+		if read {
+			fs = append(fs, f)
+		}
+	}
+	return schemas.MustSchema(fs...) // a part of a schema is one
+}
+
+// agree returns the columns with which any of the children answers; nil if they are not the same.
+func (b *builder) agree(n *Node, children []graphNode, at string) *schemas.Schema {
+	first := children[0].facts()
+	fs := slices.Clone(first.out.Fields())
+	ok := true
+	for i, c := range children[1:] {
+		at := document.Join(at, n.below()[i+1].at)
+		o := c.facts().out
+		for j := range fs {
+			k := o.Index(fs[j].Name)
+			switch {
+			case k < 0:
+				b.fault(at, "answers without column %q, which %s has%s", fs[j].Name, first.path, document.Meant(fs[j].Name, namesOf(o)))
+			case !sameType(o.Field(k), &fs[j]):
+				b.fault(at, "answers column %q as %s, and %s as %s", fs[j].Name, typeText(o.Field(k)), first.path, typeText(&fs[j]))
+			default:
+				fs[j].Nullable = fs[j].Nullable || o.Field(k).Nullable
+				continue
+			}
+			ok = false
+		}
+		for _, f := range o.Fields() {
+			if first.out.Index(f.Name) < 0 {
+				b.fault(at, "answers column %q, which %s has not", f.Name, first.path)
+				ok = false
+			}
+		}
+	}
+	if !ok {
+		return nil
+	}
+	return schemas.MustSchema(fs...)
+}
+
+// parting makes a node that gives each row to one of its children.
+func (b *builder) parting(n *Node, facts *nodeFacts, at string, env *schemas.Schema, reads ...string) *partingNode {
+	children := b.below(n, facts.path, at, lineage.RoleArm, env)
+	if children == nil {
+		return nil
+	}
+	if facts.out = b.agree(n, children, at); facts.out == nil {
+		return nil
+	}
+	facts.in = union(env, children, reads...)
+	p := &partingNode{nodeFacts: facts, children: children}
+	for i, c := range children {
+		p.arms = append(p.arms, n.below()[i].name)
+		p.give = append(p.give, newPicker(facts.in, c.facts().in))
+		p.take = append(p.take, newPicker(c.facts().out, facts.out))
+	}
+	return p
+}
+
+func (b *builder) split(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	s := n.Split
+	if i := env.Index(s.Key); s.Key != "" && !keyType(env.Field(i)) {
+		b.fault(document.Join(at, "split.key"), "column %q is %s; a key is text, a whole number, a bool or a timestamp", s.Key, typeText(env.Field(i)))
+		return nil
+	}
+	p := b.parting(n, facts, at, env, s.Key)
+	if p == nil {
+		return nil
+	}
+	salt := s.Salt
+	if salt == "" {
+		salt = b.spec.Name + "/" + facts.path
+	}
+	x := &splitter{key: -1, header: s.Header, forced: s.Forced, path: facts.path, arms: p.arms}
+	if s.Key != "" {
+		x.key = p.in.Index(s.Key)
+	}
+	full := *s
+	full.Arms = slices.Clone(s.Arms)
+	full.inParts()
+	for _, a := range full.Arms {
+		x.parts = append(x.parts, a.Weight)
+	}
+	var err error
+	if x.split, err = route.NewSplit(salt, p.arms, x.parts); err != nil {
+		b.fault(document.Join(at, "split"), "%v", err)
+		return nil
+	}
+	p.choose = x
+	return p
+}
+
+// compiled compiles a condition or a column. It sees the columns of in, and of out if that is not nil.
+func (b *builder) compiled(src, at string, in, out *schemas.Schema, condition bool) *expr.Program {
+	p, err := expr.Compile(src, expr.Env{Input: in, Output: out})
+	if err == nil && condition {
+		err = p.Condition()
+	}
+	if err != nil {
+		b.fault(at, "%v", schemas.AsError("", err).Err)
+		return nil
+	}
+	return p
+}
+
+func (b *builder) switching(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	var reads []string
+	ok := true
+	last := len(n.Switch) - 1
+	where := func(i int) string { return document.Join(document.Index(document.Join(at, "switch"), i), "when") }
+	for i := range last {
+		p := b.compiled(n.Switch[i].When, where(i), env, nil, true)
+		if ok = ok && p != nil; p != nil {
+			in, _ := p.Columns()
+			reads = append(reads, in...)
+		}
+	}
+	p := b.parting(n, facts, at, env, reads...)
+	if p == nil || !ok {
+		return nil
+	}
+	x := &switcher{}
+	for i := range last {
+		x.when = append(x.when, b.compiled(n.Switch[i].When, where(i), p.in, nil, true))
+	}
+	p.choose = x
+	return p
+}
+
+func (b *builder) transform(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	var reads []string
+	var outs []schemas.Field
+	names := sortedKeys(n.Transform.Columns)
+	ok := true
+	for _, name := range names {
+		p := b.compiled(n.Transform.Columns[name], document.Join(at, name), env, nil, false)
+		if ok = ok && p != nil; p != nil {
+			in, _ := p.Columns()
+			reads = append(reads, in...)
+			f := p.Field()
+			f.Name = name
+			outs = append(outs, f)
+		}
+	}
+	if !ok {
+		return nil
+	}
+	var err error
+	if facts.out, err = schemas.NewSchema(outs); err != nil {
+		b.fault(at, "%v", err)
+		return nil
+	}
+	facts.in = union(env, nil, reads...)
+	t := &transformNode{nodeFacts: facts}
+	for _, name := range names {
+		t.cols = append(t.cols, b.compiled(n.Transform.Columns[name], document.Join(at, name), facts.in, nil, false))
+	}
+	return t
+}
+
+func (b *builder) sequence(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	s := &sequenceNode{}
+	envs := []*schemas.Schema{env} // what each step sees
+	for i, c := range n.below() {
+		step := b.build(c.node, facts.path+"/"+c.name, document.Join(at, c.at), lineage.RoleStage, envs[i])
+		if step == nil {
+			return nil
+		}
+		s.steps = append(s.steps, step)
+		next, err := overlaid(envs[i], step.facts().out)
+		if err != nil {
+			b.fault(document.Join(at, c.at), "%v", err)
+			return nil
+		}
+		envs = append(envs, next)
+	}
+	// From the last step back: what is read of what a step sees, and where it comes from.
+	last := len(s.steps) - 1
+	s.have = make([]*schemas.Schema, len(s.steps))
+	s.have[last] = union(envs[last], s.steps[last:])
+	for i := last - 1; i >= 0; i-- {
+		var stay []string
+		for _, f := range s.have[i+1].Fields() {
+			if s.steps[i].facts().out.Index(f.Name) < 0 {
+				stay = append(stay, f.Name)
+			}
+		}
+		s.have[i] = union(envs[i], s.steps[i:i+1], stay...)
+	}
+	for i, step := range s.steps {
+		s.give = append(s.give, newPicker(s.have[i], step.facts().in))
+		if i == last {
+			break
+		}
+		made := make([]int, s.have[i+1].Len())
+		for c, f := range s.have[i+1].Fields() {
+			made[c] = step.facts().out.Index(f.Name)
+		}
+		s.made = append(s.made, made)
+		s.keep = append(s.keep, newPicker(s.have[i], s.have[i+1]))
+	}
+	facts.in, facts.out = s.have[0], s.steps[last].facts().out
+	s.nodeFacts = facts
+	return s
+}
+
+// overlaid returns the columns of env with those of made, in the place of those of the same name.
+func overlaid(env, made *schemas.Schema) (*schemas.Schema, error) {
+	fs := slices.Clone(env.Fields())
+	for _, f := range made.Fields() {
+		if i := env.Index(f.Name); i >= 0 {
+			fs[i] = f
+		} else {
+			fs = append(fs, f)
+		}
+	}
+	return schemas.NewSchema(fs)
+}
+
+func (b *builder) ensemble(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	e := n.Ensemble
+	children := b.below(n, facts.path, at, lineage.RoleMember, env)
+	if children == nil {
+		return nil
+	}
+	x := &ensembleNode{members: children, quorum: e.Quorum}
+	if x.quorum == 0 {
+		x.quorum = len(children)
+	}
+	var ms []combine.Member
+	for i, m := range e.Members {
+		required := m.Required || x.quorum == len(children)
+		ms = append(ms, combine.Member{Name: m.Name, Weight: m.Weight, Required: required, Output: children[i].facts().out})
+		x.required = append(x.required, required)
+	}
+	var err error
+	if len(e.Columns) > 0 {
+		var cols []combine.Column
+		for _, name := range sortedKeys(e.Columns) {
+			cols = append(cols, combine.Column{Name: name, Kind: e.Columns[name]})
+		}
+		x.plan, err = combine.NewColumns(cols, ms)
+	} else {
+		x.plan, err = combine.New(e.Combine, ms)
+	}
+	if err != nil {
+		var fs document.Faults
+		if !errors.As(err, &fs) {
+			b.fault(document.Join(at, "ensemble"), "%v", err)
+		}
+		for _, f := range fs {
+			if rest, ok := strings.CutPrefix(f.Path, "combine."); ok { // of a column's rule
+				f.Path = document.Join("columns", rest)
+			}
+			b.fault(document.Join(document.Join(at, "ensemble"), f.Path), "%s", f.Text)
+		}
+		return nil
+	}
+	facts.in, facts.out = union(env, children), x.plan.Output()
+	x.nodeFacts = facts
+	for _, c := range children {
+		x.give = append(x.give, newPicker(facts.in, c.facts().in))
+	}
+	return x
+}
+
+func (b *builder) cascade(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
+	children := b.below(n, facts.path, at, lineage.RoleStage, env)
+	if children == nil {
+		return nil
+	}
+	var reads []string
+	last := len(children) - 1
+	for i := range last {
+		p := b.compiled(n.Cascade[i].Accept, acceptAt(at, i), env, children[i].facts().out, true)
+		if p == nil {
+			return nil
+		}
+		in, _ := p.Columns()
+		reads = append(reads, in...)
+	}
+	if facts.out = b.agree(n, children, at); facts.out == nil {
+		return nil
+	}
+	facts.in = union(env, children, reads...)
+	x := &cascadeNode{stages: children}
+	for i, c := range children {
+		x.give = append(x.give, newPicker(facts.in, c.facts().in))
+		x.take = append(x.take, newPicker(c.facts().out, facts.out))
+		facts.arms = append(facts.arms, n.Cascade[i].Name)
+		if i < last {
+			x.accept = append(x.accept, b.acceptance(n.Cascade[i].Accept, acceptAt(at, i), facts.in, c.facts().out))
+		}
+	}
+	x.nodeFacts = facts
+	return x
+}
+
+func acceptAt(at string, i int) string {
+	return document.Join(document.Index(document.Join(at, "cascade"), i), "accept")
+}
+
+// acceptance compiles a condition for the columns that it reads alone.
+func (b *builder) acceptance(src, at string, in, out *schemas.Schema) *acceptance {
+	p := b.compiled(src, at, in, out, true)
+	ins, outs := p.Columns()
+	i, o := union(in, nil, ins...), union(out, nil, outs...)
+	return &acceptance{program: b.compiled(src, at, i, o, true), reads: newPicker(in, i), readsOfOut: newPicker(out, o)}
+}
+
+func namesOf(s *schemas.Schema) []string {
+	out := make([]string, s.Len())
+	for i := range out {
+		out[i] = s.Field(i).Name
+	}
+	return out
+}

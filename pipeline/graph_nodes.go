@@ -1,0 +1,351 @@
+package pipeline
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/leatstream/leat/pipeline/route"
+	"github.com/leatstream/leat/schemas"
+)
+
+// scoringNode runs a model.
+type scoringNode struct{ *nodeFacts }
+
+func (n *scoringNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
+	first := f.enter(n.nodeFacts, ids)
+	rows := n.checked(f, in, ids, first)
+	if rows == nil {
+		n.score(f, in, ids, first, 0, in.Rows(), out)
+	} else {
+		n.scoreSome(f, in, ids, first, rows, out)
+	}
+	for _, row := range ids {
+		f.by[row] = int32(n.index)
+	}
+}
+
+// checked returns the rows that the model takes, nil for all.
+func (n *scoringNode) checked(f *flow, in *schemas.Batch, ids []int32, first int) (rows []int32) {
+	if bad := n.nulls(in); bad != nil {
+		return n.without(f, in, ids, first, bad)
+	}
+	c := n.loaded.check
+	if c == nil || c.CheckRows(in, 0, in.Rows()) == nil {
+		return nil
+	}
+	return n.without(f, in, ids, first, func(i int) error { return c.CheckRows(in, i, i+1) })
+}
+
+// nulls says why a row cannot be scored that has a null where the model takes none: nil if no row has.
+func (n *scoringNode) nulls(in *schemas.Batch) func(i int) error {
+	any := false
+	for c := range n.in.Len() {
+		any = any || !n.in.Field(c).Nullable && in.Column(c).Nulls() > 0
+	}
+	if !any {
+		return nil
+	}
+	return func(i int) error {
+		for c := range n.in.Len() {
+			if fd := n.in.Field(c); !fd.Nullable && in.Column(c).IsNull(i) {
+				return schemas.FieldErrorf(schemas.Invalid, "pipeline.score", fd.Name, "null, and model %s takes none", n.model.Name)
+			}
+		}
+		return nil
+	}
+}
+
+// without returns the rows that are not bad, and fails the others.
+func (n *scoringNode) without(f *flow, in *schemas.Batch, ids []int32, first int, bad func(i int) error) []int32 {
+	rows := make([]int32, 0, len(ids))
+	for i := range in.Rows() {
+		if err := bad(i); err != nil {
+			f.visits[first+i].err = f.fail(ids[i], err)
+			continue
+		}
+		rows = append(rows, int32(i))
+	}
+	return rows
+}
+
+// scoreSome scores some rows of in; the others get blanks.
+func (n *scoringNode) scoreSome(f *flow, in *schemas.Batch, ids []int32, first int, rows []int32, out *schemas.Batch) {
+	some, part := schemas.NewBatch(n.in), n.batch()
+	defer n.free(part)
+	left := make([]int32, len(rows))
+	for i, r := range rows {
+		some.AppendRange(in, int(r), int(r)+1)
+		left[i] = ids[r]
+	}
+	at := len(f.visits)
+	f.visits = append(f.visits, make([]visit, len(rows))...) // their place while they are scored
+	for i, r := range rows {
+		f.visits[at+i] = f.visits[first+int(r)]
+	}
+	n.score(f, some, left, at, 0, len(rows), part)
+	for i, r := range rows {
+		f.visits[first+int(r)] = f.visits[at+i]
+	}
+	f.visits = f.visits[:at]
+	for i, k := 0, 0; i < in.Rows(); i++ {
+		if k < len(rows) && rows[k] == int32(i) {
+			out.AppendRange(part, k, k+1)
+			k++
+		} else {
+			blank(out)
+		}
+	}
+}
+
+// score runs the model on rows [from, to). If it fails, its halves are run, and theirs: one row fails alone (P6).
+func (n *scoringNode) score(f *flow, in *schemas.Batch, ids []int32, first, from, to int, out *schemas.Batch) {
+	if from == to {
+		return
+	}
+	rows := in
+	if from > 0 || to < in.Rows() {
+		rows = schemas.NewBatch(n.in)
+		rows.AppendRange(in, from, to)
+	}
+	start := time.Now()
+	err := safeScore(f.ctx, n.loaded.scorer, rows, out)
+	took := time.Since(start)
+	switch {
+	case err == nil:
+		for i := from; i < to; i++ {
+			f.visits[first+i].took = took
+		}
+	case to-from == 1 || f.ctx.Err() != nil || schemas.KindOf(err) == schemas.Unavailable:
+		for i := from; i < to; i++ {
+			f.visits[first+i].err, f.visits[first+i].took = f.fail(ids[i], err), took
+			blank(out)
+		}
+	default:
+		mid := (from + to) / 2
+		n.score(f, in, ids, first, from, mid, out)
+		n.score(f, in, ids, first, mid, to, out)
+	}
+}
+
+// partingNode gives each row to one of its children.
+type partingNode struct {
+	*nodeFacts
+	children []graphNode
+	give     []*picker // the columns of each child
+	take     []*picker // the answers of each child, as the node's
+	choose   chooser
+}
+
+// chooser decides for the rows of a batch which child they go to, in the visits [first, ...): arm and propensity.
+type chooser interface {
+	choose(f *flow, in *schemas.Batch, ids []int32, first int)
+}
+
+func (n *partingNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
+	first := f.enter(n.nodeFacts, ids)
+	n.choose.choose(f, in, ids, first)
+	arms := make([]int32, len(ids)) // visits grow meanwhile
+	counts := make([]int, len(n.children))
+	for i := range ids {
+		arms[i] = f.visits[first+i].arm
+		if arms[i] >= 0 {
+			counts[arms[i]]++
+		}
+	}
+	if len(ids) > 0 && arms[0] >= 0 && counts[arms[0]] == len(ids) { // as most small batches do
+		c := arms[0]
+		part := n.give[c].all(in)
+		n.answer(f, c, part, ids, out)
+		n.give[c].free(part, in)
+		return
+	}
+	outs := make([]*schemas.Batch, len(n.children))
+	for c := range n.children {
+		if counts[c] == 0 {
+			continue
+		}
+		rows, of := make([]int32, 0, counts[c]), make([]int32, 0, counts[c])
+		for i, arm := range arms {
+			if arm == int32(c) {
+				rows, of = append(rows, int32(i)), append(of, ids[i])
+			}
+		}
+		part := n.give[c].some(in, rows)
+		outs[c] = n.children[c].facts().batch()
+		n.children[c].run(f, part, of, outs[c])
+		n.give[c].free(part, in)
+	}
+	next := make([]int, len(n.children))
+	for _, arm := range arms {
+		if arm < 0 {
+			blank(out)
+			continue
+		}
+		n.take[arm].appendRow(out, outs[arm], next[arm])
+		next[arm]++
+	}
+	for c, b := range outs {
+		if b != nil {
+			n.children[c].facts().free(b)
+		}
+	}
+}
+
+// answer has one child answer all rows.
+func (n *partingNode) answer(f *flow, c int32, in *schemas.Batch, ids []int32, out *schemas.Batch) {
+	child := n.children[c]
+	if n.take[c].same {
+		child.run(f, in, ids, out)
+		return
+	}
+	b := child.facts().batch()
+	child.run(f, in, ids, b)
+	for i := range b.Rows() {
+		n.take[c].appendRow(out, b, i)
+	}
+	child.facts().free(b)
+}
+
+// splitter chooses by weight.
+type splitter struct {
+	split  *route.Split
+	key    int    // column, -1: none
+	header string // "": none
+	forced bool
+	path   string
+	arms   []string
+	parts  []int // weights
+}
+
+func (s *splitter) choose(f *flow, in *schemas.Batch, ids []int32, first int) {
+	var scratch [64]byte
+	for i, row := range ids {
+		v := &f.visits[first+i]
+		it := f.owner(int(row))
+		if s.forced {
+			if arm := forcedArm(it, s.path, s.arms); arm >= 0 {
+				v.arm, v.propensity = int32(arm), 0
+				continue
+			}
+		}
+		key := scratch[:0]
+		if s.key >= 0 {
+			key = appendKey(key, in.Column(s.key), i)
+		} else if s.header != "" {
+			key = append(key, it.d.Header.Get(s.header)...)
+		}
+		if len(key) == 0 {
+			key = append(key, it.id...)
+		}
+		arm := s.split.Arm(key)
+		v.arm, v.propensity = int32(arm), float64(s.parts[arm])/fullWeight
+	}
+}
+
+// appendKey appends the text of a value: the same for equal values of any number type. Nothing for a null.
+func appendKey(key []byte, c *schemas.Column, i int) []byte {
+	if c.IsNull(i) {
+		return key
+	}
+	switch c.Field().Type {
+	case schemas.Bool:
+		return strconv.AppendBool(key, c.Data()[i] != 0)
+	case schemas.Int8:
+		return strconv.AppendInt(key, int64(schemas.Values[int8](c)[i]), 10)
+	case schemas.Int16:
+		return strconv.AppendInt(key, int64(schemas.Values[int16](c)[i]), 10)
+	case schemas.Int32:
+		return strconv.AppendInt(key, int64(schemas.Values[int32](c)[i]), 10)
+	case schemas.Int64, schemas.Timestamp:
+		return strconv.AppendInt(key, schemas.Values[int64](c)[i], 10)
+	case schemas.Uint8:
+		return strconv.AppendUint(key, uint64(schemas.Values[uint8](c)[i]), 10)
+	case schemas.Uint16:
+		return strconv.AppendUint(key, uint64(schemas.Values[uint16](c)[i]), 10)
+	case schemas.Uint32:
+		return strconv.AppendUint(key, uint64(schemas.Values[uint32](c)[i]), 10)
+	case schemas.Uint64:
+		return strconv.AppendUint(key, schemas.Values[uint64](c)[i], 10)
+	case schemas.String, schemas.Binary:
+		return append(key, c.Text(i)...)
+	}
+	return key // other types are refused when the spec is applied
+}
+
+// keyType reports whether a column of the type can be a key: values that are equal are written alike.
+func keyType(f *schemas.Field) bool {
+	return !f.Tensor() && (f.Type.Integer() || f.Type.Variable() || f.Type == schemas.Bool || f.Type == schemas.Timestamp)
+}
+
+// sequenceNode runs its steps one after another.
+type sequenceNode struct {
+	*nodeFacts
+	steps []graphNode
+	give  []*picker         // what each step reads, of the columns that are there before it
+	have  []*schemas.Schema // the columns that are there before each step and are read later
+	keep  []*picker         // from have[i] to have[i+1]: columns that stay; -1 where the step made it
+	made  [][]int           // by column of have[i+1]: the column of step i's answer, -1: it stays
+}
+
+func (n *sequenceNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
+	f.enter(n.nodeFacts, ids)
+	cols, live := in, ids
+	last := len(n.steps) - 1
+	for i := range last {
+		step := n.steps[i].facts()
+		part, answer := n.give[i].all(cols), step.batch()
+		first := len(f.visits)
+		n.steps[i].run(f, part, live, answer)
+		n.give[i].free(part, cols)
+		cols, live = n.extend(f, i, cols, live, answer)
+		f.keep(step, answer, first)
+	}
+	part := n.give[last].all(cols)
+	if len(live) == len(ids) {
+		n.steps[last].run(f, part, live, out)
+		n.give[last].free(part, cols)
+		return
+	}
+	step := n.steps[last].facts()
+	b := step.batch()
+	n.steps[last].run(f, part, live, b)
+	n.give[last].free(part, cols)
+	for i, k := 0, 0; i < len(ids); i++ {
+		if k < len(live) && live[k] == ids[i] {
+			out.AppendRange(b, k, k+1)
+			k++
+		} else {
+			blank(out)
+		}
+	}
+	step.free(b)
+}
+
+// extend returns the columns for the step after i: of the rows that have not failed.
+func (n *sequenceNode) extend(f *flow, i int, cols *schemas.Batch, ids []int32, answer *schemas.Batch) (*schemas.Batch, []int32) {
+	next := schemas.NewBatch(n.have[i+1])
+	live := make([]int32, 0, len(ids))
+	rows := make([]int, 0, len(ids))
+	for k, row := range ids {
+		if f.failed[row] == nil {
+			live, rows = append(live, row), append(rows, k)
+		}
+	}
+	for c := range next.Schema().Len() {
+		src := answer
+		from := n.made[i][c]
+		if from < 0 {
+			src, from = cols, n.keep[i].from[c]
+		}
+		dst, col := next.Column(c), src.Column(from)
+		if len(rows) == len(ids) {
+			dst.AppendColumn(col, 0, col.Rows())
+			continue
+		}
+		for _, k := range rows {
+			dst.AppendColumn(col, k, k+1)
+		}
+	}
+	next.Advance(len(rows))
+	return next, live
+}

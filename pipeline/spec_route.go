@@ -1,0 +1,73 @@
+package pipeline
+
+// Node is one node of the route: exactly one kind key is set. The table nodeKinds says what each kind is. Nodes nest; each
+// works per row, so that the rows of a request may part at a node, and come back in their order.
+type Node struct {
+	Model     string     `yaml:"model,omitempty" json:"model,omitempty"` // NAME, NAME@ALIAS or NAME@VERSION
+	Split     *Split     `yaml:"split,omitempty" json:"split,omitempty"`
+	Switch    []Case     `yaml:"switch,omitempty" json:"switch,omitempty"`
+	Sequence  []Step     `yaml:"sequence,omitempty" json:"sequence,omitempty"`
+	Transform *Transform `yaml:"transform,omitempty" json:"transform,omitempty"`
+	Ensemble  *Ensemble  `yaml:"ensemble,omitempty" json:"ensemble,omitempty"`
+	Cascade   []Stage    `yaml:"cascade,omitempty" json:"cascade,omitempty"`
+}
+
+// Split gives each row to one of its arms by their weights, the same key always to the same arm: A/B tests and canaries.
+// Arms are chosen by weighted rendezvous over the key and the salt (pipeline/route), so that a change of weights moves only
+// the keys that must move.
+type Split struct {
+	Key    string `yaml:"key,omitempty" json:"key,omitempty"`       // column whose value sticks to its arm; "" or null: the request id
+	Header string `yaml:"header,omitempty" json:"header,omitempty"` // instead: a header of the request
+	Salt   string `yaml:"salt,omitempty" json:"salt,omitempty"`     // two splits with one salt choose alike; default PIPELINE/NODE PATH
+	Forced bool   `yaml:"forced,omitempty" json:"forced,omitempty"` // the header Leat-Arm may choose
+	Arms   []Arm  `yaml:"arms" json:"arms"`
+}
+
+// Arm is a child of a split.
+type Arm struct {
+	Name   string `yaml:"name" json:"name"`
+	Weight int    `yaml:"weight" json:"weight"` // percent, or parts per 10,000: those of all arms add up to 100, or to 10,000
+	Node   `yaml:",inline"`
+}
+
+// Case is a child of a switch: the first whose condition holds takes the row. The last one has none and takes the rest.
+type Case struct {
+	Name string `yaml:"name" json:"name"`
+	When string `yaml:"when,omitempty" json:"when,omitempty"` // CEL over input.<column>; null counts as false
+	Node `yaml:",inline"`
+}
+
+// Step is a child of a sequence. It sees the columns of the request and those that the steps before it made, the latest
+// where names are equal. The answer is that of the last one.
+type Step struct {
+	Name string `yaml:"name" json:"name"`
+	Node `yaml:",inline"`
+}
+
+// Transform makes columns.
+type Transform struct {
+	Columns map[string]string `yaml:"columns" json:"columns"` // name to CEL over input.<column>
+}
+
+// Ensemble asks all its members and joins their answers into one.
+type Ensemble struct {
+	Combine string            `yaml:"combine,omitempty" json:"combine,omitempty"` // the rule of all columns: see pipeline/route/combine
+	Columns map[string]string `yaml:"columns,omitempty" json:"columns,omitempty"` // instead: columns of the answer, each with its rule
+	Quorum  int               `yaml:"quorum,omitempty" json:"quorum,omitempty"`
+	Members []Member          `yaml:"members" json:"members"`
+}
+
+// Member is a child of an ensemble.
+type Member struct {
+	Name     string `yaml:"name" json:"name"`
+	Weight   int    `yaml:"weight,omitempty" json:"weight,omitempty"`     // of weighted_mean and weighted_vote
+	Required bool   `yaml:"required,omitempty" json:"required,omitempty"` // no answer without it
+	Node     `yaml:",inline"`
+}
+
+// Stage is a child of a cascade. Rows go from stage to stage until one accepts its own answer; the last one always does.
+type Stage struct {
+	Name   string `yaml:"name" json:"name"`
+	Accept string `yaml:"accept,omitempty" json:"accept,omitempty"` // CEL over input.<column> and output.<column>: the answer stands; null counts as false
+	Node   `yaml:",inline"`
+}
