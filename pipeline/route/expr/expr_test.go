@@ -272,6 +272,7 @@ func TestMeaning(t *testing.T) {
 		{"abs(-9223372036854775807 - 1)", "int64", "1:4: integer overflow", same},
 		{"2u - 3u", "uint64", "1:4: integer overflow", same},
 		{"int(1e30)", "int64", "1:4: the number does not fit an int", same},
+		{"int(-9223372036854775808.0)", "int64", "1:4: the number does not fit an int", same}, // as cel-go has it
 		{"uint(input.i8)", "uint64", "1:5: the number does not fit a uint", same},
 		{"int32(input.i * 1000000000)", "int32", "1:6: the number does not fit an int32", same},
 		{"float32(1e300)", "float32", "1:8: the number does not fit a float32", same},
@@ -392,6 +393,7 @@ func TestMeaning(t *testing.T) {
 		{"int(input.t)", "int64", "1709247907", same},
 		{"timestamp(60)", "timestamp", "1970-01-01T00:01:00Z", same},
 		{"int(timestamp('1969-12-31T23:59:59.5Z'))", "int64", "-1", same},
+		{"int(timestamp('1969-12-31T23:59:59.999999999Z'))", "int64", "-1", same},
 		{"input.t + duration('2540400h')", "timestamp", "1:9: a time out of range (years 1678 to 2262)", same},
 	} {
 		f, rows := run(t, c.src)

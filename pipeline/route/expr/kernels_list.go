@@ -217,9 +217,7 @@ func reducer[T stored, K int64 | uint64 | float64](name string, get func(*regist
 				row := src[i*w : i*w+w]
 				m := row[0]
 				for _, v := range row[1:] {
-					if v > m || v != v {
-						m = v
-					}
+					m = max(m, v)
 				}
 				z[i] = K(m)
 			}
@@ -231,9 +229,7 @@ func reducer[T stored, K int64 | uint64 | float64](name string, get func(*regist
 				row := src[i*w : i*w+w]
 				m := row[0]
 				for _, v := range row[1:] {
-					if v < m || v != v {
-						m = v
-					}
+					m = min(m, v)
 				}
 				z[i] = K(m)
 			}
