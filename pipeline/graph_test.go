@@ -216,7 +216,9 @@ route:
 	ask := func(id string, rows ...string) answer {
 		return p.ask("steps", []byte(`{"rows":[`+strings.Join(rows, ",")+`]}`), schemas.HeaderRequestID, id)
 	}
-	row := func(x float64, minutes int) string { return fmt.Sprintf(`{"x":%v,"minutes":%d,"text":"t"}`, x, minutes) }
+	row := func(x float64, minutes int) string {
+		return fmt.Sprintf(`{"x":%v,"minutes":%d,"text":"t"}`, x, minutes)
+	}
 	ask("r1", row(200, 60), row(9, 60), row(1, 60), row(100, 60), row(2, 0)).wants(t, 402, 30, 10, 202, 10)
 	same(t, p.visitsOf("r1", 0), "route primary m 1 score=402", "route/prepare stage 1 x=201", "route/score stage long 1", "route/score/long arm m 1")
 	same(t, p.visitsOf("r1", 1), "route primary m 1 score=30", "route/prepare stage 1 x=10", "route/score stage short 1",
