@@ -169,32 +169,40 @@ func checkFrequencies(t *testing.T, what string, p *Plan, n int, x []float64, s 
 	}
 }
 
-// TestEstimate: 1,000 draws estimate a propensity without a bias and with the error that share states, also given what was
-// chosen: the choosing draws are no part of it.
-func TestEstimate(t *testing.T) {
-	p := mustPlan(t, banditOf(LinThompson, 3, 3))
-	s := stateOf(t, p, 60)
-	x := contextOf(p, 99)
-	b := p.bandit
-	b.Draws = MaxDraws
-	exact := mustPlan(t, b)
-	q := *s
-	q.plan = exact
-	want, err := Propensities(nil, exact, 1, x, &q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 4000
-	sums, counts := make([]float64, 3), make([]float64, 3)
-	for i := range uint64(n) {
-		d := mustDecide(t, p, mix(i), x, s)
-		sums[d.Arm] += d.Propensity
-		counts[d.Arm]++
-	}
-	for i, w := range want {
-		sigma := math.Sqrt(w*(1-w)/float64(p.bandit.Draws)/counts[i]) + math.Sqrt(w*(1-w)/MaxDraws)
-		if got := sums[i] / counts[i]; math.Abs(got-w) > 4*sigma+1.0/float64(p.bandit.Draws) {
-			t.Errorf("arm %d: estimates have a mean of %v over %v decisions, want %v +- %v", i, got, counts[i], w, 4*sigma)
+// TestPlanDigest: a state serves no plan that differs in any parameter.
+func TestPlanDigest(t *testing.T) {
+	for _, policy := range policies {
+		b := banditOf(policy, 3, 2)
+		b.MinimumShare, b.PriorMean = 10, 0
+		p := mustPlan(t, b)
+		s := stateOf(t, p, 5)
+		if _, err := Decide(mustPlan(t, b), 1, contextOf(p, 1), s); err != nil {
+			t.Errorf("%s: the same plan made again is refused: %v", policy, err)
+		}
+		for i, change := range []func(b *Bandit){
+			func(b *Bandit) { b.MinimumShare++ },
+			func(b *Bandit) { b.Remember++ },
+			func(b *Bandit) { b.Arms = []string{"arm-0", "arm-2", "arm-1"} },
+			func(b *Bandit) { b.Context = []string{"c1", "c0"} },
+			func(b *Bandit) { b.Epsilon++ },
+			func(b *Bandit) { b.Explore++ },
+			func(b *Bandit) { b.PriorSuccess++ },
+			func(b *Bandit) { b.PriorFailure++ },
+			func(b *Bandit) { b.PriorMean++ },
+			func(b *Bandit) { b.PriorSD++ },
+			func(b *Bandit) { b.Noise++ },
+			func(b *Bandit) { b.Ridge++ },
+			func(b *Bandit) { b.Draws++ },
+		} {
+			c := b
+			change(&c)
+			q, err := NewPlan(c)
+			if err != nil {
+				continue // no parameter of this policy
+			}
+			if _, err := Decide(q, 1, contextOf(p, 1), s); err == nil {
+				t.Errorf("%s: a state serves the plan of change %d", policy, i)
+			}
 		}
 	}
 }
@@ -210,10 +218,13 @@ func TestGreedyTies(t *testing.T) {
 		{EpsilonGreedy, []string{"arm-1=0.1"}, []float64{.1 / 3, .1/3 + .9, .1 / 3}}, // untried arms are explored, not greedy
 		{EpsilonGreedy, []string{"arm-1=0.5", "arm-2=0.5"}, []float64{.1 / 3, .1/3 + .45, .1/3 + .45}},
 		{EpsilonGreedy, []string{"arm-0=-3", "arm-1=-2", "arm-2=-2.5"}, []float64{.1 / 3, .1/3 + .9, .1 / 3}},
+		{EpsilonGreedy, []string{"arm-1=-0.5"}, []float64{.1 / 3, .1/3 + .9, .1 / 3}},
 		{UCB1, nil, []float64{1. / 3, 1. / 3, 1. / 3}},
 		{UCB1, []string{"arm-1=1"}, []float64{.5, 0, .5}}, // untried arms come first
 		{UCB1, []string{"arm-0=1", "arm-1=1", "arm-2=0"}, []float64{.5, .5, 0}},
 		{UCB1, []string{"arm-0=1", "arm-1=1", "arm-1=1", "arm-2=0"}, []float64{1, 0, 0}}, // less tried, wider bound
+		{UCB1, []string{"arm-0=0.5", "arm-0=0.5", "arm-1=0", "arm-2=0"}, []float64{1, 0, 0}}, // sqrt(2 ln 4) - sqrt(2 ln 4 / 2) is 0.488
+		{UCB1, []string{"arm-0=0.45", "arm-0=0.45", "arm-1=0", "arm-2=0"}, []float64{0, .5, .5}},
 		{LinUCB, nil, []float64{1. / 3, 1. / 3, 1. / 3}},
 		{LinUCB, []string{"arm-0=-1"}, []float64{0, .5, .5}},
 	}
@@ -341,62 +352,6 @@ func TestDecideAllocates(t *testing.T) {
 			}
 		}); n != 0 {
 			t.Errorf("%s: a decision allocates %v times", policy, n)
-		}
-	}
-}
-
-func BenchmarkDecide(b *testing.B) {
-	for _, policy := range policies {
-		for _, columns := range []int{5, 20, 63} {
-			if !policy.linear() && columns > 5 {
-				continue
-			}
-			p := mustPlan(b, banditOf(policy, 3, columns))
-			s, x := stateOf(b, p, 1000), contextOf(p, 1)
-			name := policy.String()
-			if policy.linear() {
-				name = fmt.Sprintf("%s/columns=%d", name, columns)
-			}
-			b.Run(name, func(b *testing.B) {
-				b.ReportAllocs()
-				for i := uint64(0); b.Loop(); i++ {
-					if _, err := Decide(p, mix(i), x, s); err != nil {
-						b.Fatal(err)
-					}
-				}
-				if p.bandit.Policy == LinThompson {
-					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(p.bandit.Draws), "ns/draw")
-				}
-			})
-		}
-	}
-}
-
-func BenchmarkFold(b *testing.B) {
-	for _, policy := range []Policy{UCB1, Thompson, ThompsonGaussian, LinUCB} {
-		for _, columns := range []int{5, 63} {
-			if !policy.linear() && columns > 5 {
-				continue
-			}
-			p := mustPlan(b, banditOf(policy, 3, columns))
-			rs := rewardsOf(p, rand.New(rand.NewPCG(1, 1)), 10_000)
-			f := NewFold(p)
-			b.Run(fmt.Sprintf("apply/%s/columns=%d", policy, len(p.bandit.Context)), func(b *testing.B) {
-				b.ReportAllocs()
-				for i := uint64(0); b.Loop(); i++ {
-					r := rs[i%uint64(len(rs))]
-					r.Position = i + 1 + f.position
-					if _, err := f.Apply(r); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-			b.Run(fmt.Sprintf("state/%s/columns=%d", policy, len(p.bandit.Context)), func(b *testing.B) {
-				for b.Loop() {
-					clear(f.models)
-					f.State()
-				}
-			})
 		}
 	}
 }

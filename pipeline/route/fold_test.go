@@ -5,12 +5,9 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/leatstream/leat/schemas"
 )
@@ -203,34 +200,43 @@ func TestLinear(t *testing.T) {
 		p := mustPlan(t, banditOf(LinUCB, 2, columns))
 		f := NewFold(p)
 		applyAll(t, f, rewardsOf(p, rand.New(rand.NewPCG(2, 2)), 400))
-		s := &f.arms[0]
-		d := p.dim
-		a := make([][]float64, d)
-		at := 0
-		for i := range a {
-			a[i] = make([]float64, d)
-			for j := range i + 1 {
-				a[i][j] = s.xx[at].float(2 * unitBits)
-				a[j][i] = a[i][j]
-				at++
-			}
-			a[i][i]++ // ridge
-		}
-		b, x := make([]float64, d), make([]float64, d)
-		for i := range b {
-			b[i] = s.xr[i].float(2 * unitBits)
+		x := make([]float64, p.dim)
+		for i := range x {
 			x[i] = float64(i%5) - 1.5
 		}
-		theta, inverseX := solve(a, b), solve(a, x)
-		mean, square := 0.0, 0.0
-		for i := range x {
-			mean, square = mean+theta[i]*x[i], square+inverseX[i]*x[i]
-		}
-		m, w := newLinear(s, 1).at(x)
-		if math.Abs(m-mean) > 1e-9*(1+math.Abs(mean)) || math.Abs(w-math.Sqrt(square)) > 1e-9*(1+w) {
-			t.Errorf("%d columns: mean %v, width %v; want %v, %v", columns, m, w, mean, math.Sqrt(square))
+		for _, ridge := range []float64{0.01, 1, 30} {
+			mean, width := direct(&f.arms[0], ridge, x)
+			m, w := newLinear(&f.arms[0], ridge).at(x)
+			if math.Abs(m-mean) > 1e-9*(1+math.Abs(mean)) || math.Abs(w-width) > 1e-9*(1+w) {
+				t.Errorf("%d columns, ridge %v: mean %v, width %v; want %v, %v", columns, ridge, m, w, mean, width)
+			}
 		}
 	}
+}
+
+// direct returns theta·x and sqrt(x'A⁻¹x) by solving A theta = b and A y = x.
+func direct(s *armSums, ridge float64, x []float64) (mean, width float64) {
+	a := make([][]float64, len(x))
+	at := 0
+	for i := range a {
+		a[i] = make([]float64, len(x))
+		for j := range i + 1 {
+			a[i][j] = s.xx[at].float(2 * unitBits)
+			a[j][i] = a[i][j]
+			at++
+		}
+		a[i][i] += ridge
+	}
+	b := make([]float64, len(x))
+	for i := range b {
+		b[i] = s.xr[i].float(2 * unitBits)
+	}
+	theta, y := solve(a, b), solve(a, x)
+	square := 0.0
+	for i := range x {
+		mean, square = mean+theta[i]*x[i], square+y[i]*x[i]
+	}
+	return mean, math.Sqrt(square)
 }
 
 // solve is Gauss's elimination with pivots.
@@ -285,95 +291,4 @@ func TestLinearFloor(t *testing.T) {
 			t.Fatalf("%v in %+v", v, s.models[0])
 		}
 	}
-}
-
-func TestUnmarshalErrors(t *testing.T) {
-	p := mustPlan(t, banditOf(UCB1, 3, 0))
-	f := NewFold(p)
-	applyAll(t, f, rewardsOf(p, rand.New(rand.NewPCG(1, 1)), 20))
-	good := snapshot(t, f)
-	other := mustPlan(t, banditOf(UCB1, 4, 0))
-	small := banditOf(UCB1, 3, 0)
-	small.Remember = 5
-	tuned := banditOf(EpsilonGreedy, 3, 0)
-	tests := []struct {
-		name string
-		plan *Plan
-		data []byte
-		says string
-	}{
-		{"empty", p, nil, "these 0 bytes are no snapshot"},
-		{"magic", p, append([]byte("x"), good[1:]...), "no snapshot"},
-		{"version", p, slices.Replace(slices.Clone(good), 8, 9, 2), "version 2 is not 1"},
-		{"other arms", other, good, "other arms"},
-		{"remembers less", mustPlan(t, small), good, "other arms, context columns or another number"},
-		{"cut", p, good[:len(good)-1], "cannot be"},
-		{"short", p, good[:30], "cannot be"},
-		{"damaged", p, slices.Replace(slices.Clone(good), 20, 21, good[20]^1), "checksum"},
-		{"another policy on the same sums", mustPlan(t, tuned), good, ""},
-	}
-	for _, tt := range tests {
-		g := NewFold(tt.plan)
-		err := g.UnmarshalBinary(tt.data)
-		if tt.says == "" {
-			if err != nil || !bytes.Equal(snapshot(t, g), good) {
-				t.Errorf("%s: %v", tt.name, err)
-			}
-			continue
-		}
-		var e *schemas.Error
-		if !errors.As(err, &e) || e.Kind != schemas.Invalid || e.Field != "snapshot" || !strings.Contains(e.Error(), tt.says) {
-			t.Errorf("%s: %v, want %q", tt.name, err, tt.says)
-		}
-		if !reflect.DeepEqual(g, NewFold(tt.plan)) {
-			t.Errorf("%s: the fold changed", tt.name)
-		}
-	}
-}
-
-// FuzzSnapshot: whatever the bytes are, the checksum set right, they are refused and nothing changes, or they are the
-// snapshot of the fold that they make, and that decides.
-func FuzzSnapshot(f *testing.F) {
-	var plans []*Plan
-	for i, policy := range []Policy{UCB1, Thompson, LinUCB, LinThompson} {
-		b := banditOf(policy, 2+i%2, 2)
-		b.Remember = 8
-		if b.Draws > 0 {
-			b.Draws = 10
-		}
-		p := mustPlan(f, b)
-		plans = append(plans, p)
-		fold := NewFold(p)
-		for j, r := range rewardsOf(p, rand.New(rand.NewPCG(1, 1)), 40) {
-			if j%13 == 0 {
-				s := snapshot(f, fold)
-				f.Add(uint8(i), s[:len(s)-8])
-			}
-			applyAll(f, fold, []Reward{r})
-		}
-	}
-	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
-		p := plans[int(which)%len(plans)]
-		data := slices.Clone(body)
-		for i, h := 0, xxhash.Sum64(body); i < 8; i++ {
-			data = append(data, byte(h>>(8*i)))
-		}
-		fold := NewFold(p)
-		if fold.UnmarshalBinary(data) != nil {
-			if !reflect.DeepEqual(fold, NewFold(p)) {
-				t.Fatal("a refused snapshot changed the fold")
-			}
-			return
-		}
-		if !bytes.Equal(snapshot(t, fold), data) {
-			t.Fatal("a snapshot that was taken is not written so again")
-		}
-		mustDecide(t, p, 1, contextOf(p, 1), fold.State())
-		if fold.position < math.MaxUint64 {
-			r := Reward{Position: fold.position + 1, DecisionID: idOf(3), Decided: 2, Arm: "arm-0", Context: contextOf(p, 3), Value: 1}
-			if o, err := fold.Apply(r); o == Repeated {
-				t.Fatal(o, err)
-			}
-		}
-	})
 }

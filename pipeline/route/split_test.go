@@ -283,6 +283,23 @@ func TestSampled(t *testing.T) {
 	}
 }
 
+// TestSeed: any other row, node or request has another seed.
+func TestSeed(t *testing.T) {
+	seen := make(map[uint64]string)
+	for request := range uint64(20) {
+		for _, row := range []int{0, 1, 2, 255, 256, 65536, 1 << 30} {
+			for _, path := range []string{"", "a", "b", "split", "split/a", "split/b/bandit-of-a-longer-name/than-others"} {
+				seed := Seed(idOf(request), row, path)
+				what := fmt.Sprintf("request %d, row %d, node %q", request, row, path)
+				if other, ok := seen[seed]; ok {
+					t.Errorf("%s has the seed of %s", what, other)
+				}
+				seen[seed] = what
+			}
+		}
+	}
+}
+
 func TestNewSplitErrors(t *testing.T) {
 	tests := []struct {
 		arms    []string
@@ -393,32 +410,4 @@ func TestSplitAllocates(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("a decision allocates %v times", n)
 	}
-}
-
-func BenchmarkSplit(b *testing.B) {
-	for _, arms := range []int{2, 3, 10} {
-		weights := slices.Repeat([]int{TenThousand / 10}, arms)
-		weights[0] = TenThousand - (arms-1)*weights[0]
-		s := mustSplit(b, "s", names(arms), weights)
-		for _, length := range []int{8, 36} {
-			b.Run(fmt.Sprintf("arms=%d/key=%d", arms, length), func(b *testing.B) {
-				b.ReportAllocs()
-				key := make([]byte, length)
-				sink := 0
-				for i := 0; b.Loop(); i++ {
-					binary.LittleEndian.PutUint64(key, uint64(i))
-					sink += s.Arm(key)
-				}
-				_ = sink
-			})
-		}
-	}
-	b.Run("sampled", func(b *testing.B) {
-		b.ReportAllocs()
-		key := make([]byte, 16)
-		for i := 0; b.Loop(); i++ {
-			binary.LittleEndian.PutUint64(key, uint64(i))
-			Sampled("forest", key, 250_000)
-		}
-	})
 }
