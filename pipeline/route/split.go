@@ -75,11 +75,17 @@ func NewSplit(salt string, arms []string, weights []int) (*Split, error) {
 }
 
 // Arm returns the index of the key's arm, in the order given to NewSplit. It does not allocate and only reads key.
-func (s *Split) Arm(key []byte) int {
+func (s *Split) Arm(key []byte) int { return s.ArmOf(s.Seed(key)) }
+
+// Seed returns all that the choice of a key's arm depends on beside the arms and their weights: what is recorded with the
+// decision, so that it can be derived again where the key is not kept.
+func (s *Split) Seed(key []byte) uint64 { return keyHash(s.salt, key) }
+
+// ArmOf returns the arm of the keys with a seed.
+func (s *Split) ArmOf(h uint64) int {
 	if s.only >= 0 {
 		return s.only
 	}
-	h := keyHash(s.salt, key)
 	best := &s.arms[0]
 	least := expo(mix(h ^ best.lane))
 	for i := 1; i < len(s.arms); i++ {
