@@ -2,6 +2,7 @@ package expr
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/google/cel-go/common/ast"
 	"github.com/leatstream/leat/schemas"
@@ -30,13 +31,43 @@ func (c *compiler) listEquality(a, b *value, want bool) *value {
 	return c.emit(o, a, b)
 }
 
-func membership(c *compiler, _ ast.Expr, _ []ast.Expr, args []*value) *value {
+// resigned is a constant list of int as one of uint, or the other way round, less what the other does not hold.
+func (c *compiler) resigned(list *value) *value {
+	var v vec
+	if list.t.kind == kInt {
+		v.u = make([]uint64, 0, list.t.w)
+		for _, i := range list.con.i {
+			if i >= 0 {
+				v.u = append(v.u, uint64(i))
+			}
+		}
+		return c.constant(listOf(kUint, len(v.u)), v)
+	}
+	v.i = make([]int64, 0, list.t.w)
+	for _, u := range list.con.u {
+		if u <= math.MaxInt64 {
+			v.i = append(v.i, int64(u))
+		}
+	}
+	return c.constant(listOf(kInt, len(v.i)), v)
+}
+
+func membership(c *compiler, _ ast.Expr, exprs []ast.Expr, args []*value) *value {
 	x, list := args[0], args[1]
 	if list.t.w == 0 {
 		return c.emit(op{name: "same", key: false, t: scalar(kBool), run: sameKernel(false)}, x)
 	}
-	if x.t.kind != list.t.kind {
+	switch {
+	case x.t.kind == list.t.kind:
+	case x.t.kind == kDouble || list.t.kind == kDouble:
 		x, list = c.double(x), c.double(list)
+	default: // int and uint
+		if list.con == nil {
+			c.fail(exprs[1], "%s in a list of %s: want one type, write int(x) or uint(x)", x.t, list.t.kind)
+		}
+		if list = c.resigned(list); list.t.w == 0 {
+			return c.emit(op{name: "same", key: false, t: scalar(kBool), run: sameKernel(false)}, x)
+		}
 	}
 	o := op{name: "in " + x.t.String(), t: scalar(kBool)}
 	if list.con != nil && list.con.st == nil {

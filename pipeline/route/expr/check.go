@@ -14,8 +14,9 @@ import (
 
 // Bounds on an expression, so that a hostile one costs no more than a long one.
 const (
-	MaxSource = 8192 // characters
-	MaxDepth  = 48   // nodes from the whole to the innermost; brackets within brackets
+	MaxSource   = 8192 // characters
+	MaxDepth    = 256  // nodes from the whole to the innermost: a sum of 256 columns
+	MaxBrackets = 48   // brackets within each other
 )
 
 // fault is a compile error; what finds one deep inside panics with it, and Compile returns it.
@@ -85,8 +86,8 @@ func bounded(src string) *fault {
 		case '\n':
 			line, col = line+1, 0
 		case '(', '[', '{':
-			if depth++; depth > MaxDepth {
-				return &fault{line, col, fmt.Sprintf("more than %d brackets within each other", MaxDepth)}
+			if depth++; depth > MaxBrackets {
+				return &fault{line, col, fmt.Sprintf("more than %d brackets within each other", MaxBrackets)}
 			}
 		case ')', ']', '}':
 			depth = max(0, depth-1)

@@ -19,6 +19,9 @@ func TestConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
+			if _, err := expr.Compile(fmt.Sprintf("input.x * %d > max([input.x, 7])", g), expr.Env{Input: s}); err != nil {
+				t.Error(err)
+			}
 			b := schemas.NewBatch(s)
 			for i := range 700 {
 				schemas.Append(b.Column(0), int64(g*i%11))

@@ -38,7 +38,8 @@
 //
 // IEEE 754: x / 0.0 is an infinity, NaN compares false with all but !=, sqrt(-1.0) is NaN. (cel-go makes an error of ordering
 // NaN; CEL's definition does not.) A NaN in a list makes max, min, sum and mean NaN, and argmax the first NaN's index, as
-// NumPy does. Sums run from first to last. A NaN is no null: is_nan(x) asks for it.
+// NumPy does. Sums run from first to last. A NaN is no null: is_nan(x) asks for it. A float32 is compared as the double that
+// it is: 0.1 in a float32 column is not 0.1 but float32(0.1), and lies above it.
 //
 // # Functions
 //
@@ -57,6 +58,6 @@
 //
 // # Bounds
 //
-// An expression has at most MaxSource characters and MaxDepth levels; a list that is computed at most 65,536 elements a
+// An expression has at most MaxSource characters, MaxDepth levels and MaxBrackets brackets within each other; a list that is computed at most 65,536 elements a
 // row (max and the like read columns of any width); a text that + makes at most 1 MiB.
 package expr

@@ -362,6 +362,10 @@ func TestMeaning(t *testing.T) {
 		{"2 in input.li", "bool", "false", same},
 		{"-2 in input.li", "bool", "true", same},
 		{"0.5 in input.p", "bool", "true", same},
+		{"input.u in [1, -1, 9]", "bool", "true", same},
+		{"input.u in [-9]", "bool", "false", same},
+		{"input.i in [18446744073709551615u, 7u]", "bool", "true", same},
+		{"has(input.`dep delay`)", "bool", "true", same},
 		{"input.i in []", "bool", "false", same},
 		{"input.d in [1, 2, 3]", "bool", "false", same},
 		{"input.i in [input.i, 3]", "bool", "true", same},
@@ -462,9 +466,9 @@ func TestBadExpressions(t *testing.T) {
 		{"one_hot(input.s, ['a', 'a'])", "1:18: one_hot: a value is named twice"},
 		{"input.b ? input.p : [1.0]", "1:21: a list of 1 elements beside one of 3: both must have one length"},
 		{deep, "1:49: more than 48 brackets within each other"},
-		{strings.Repeat("1 + (", 40) + "1" + strings.Repeat(")", 40) + strings.Repeat("+1", 20), "nested too deeply"},
+		{"input.i in [input.u]", "1:12: int in a list of uint: want one type, write int(x) or uint(x)"},
 		{strings.Repeat("true ? 1 : ", 300) + "1", "nested too deeply"},
-		{"1" + strings.Repeat("+1", 100), "nested too deeply"},
+		{"1" + strings.Repeat("+1", 300), "nested too deeply: at most 256 levels"},
 		{strings.Repeat("1", expr.MaxSource+1), "1:1: 8193 characters: an expression has at most 8192"},
 		{"\xff", "1:1: not UTF-8"},
 	} {
@@ -476,6 +480,9 @@ func TestBadExpressions(t *testing.T) {
 		if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || schemas.KindOf(err) != schemas.Invalid {
 			t.Errorf("%.60s:\n got %v\nwant %s", c.src, err, c.want)
 		}
+	}
+	if _, err := expr.Compile("input.i"+strings.Repeat(" + input.i", 200), expr.Env{Input: inputs}); err != nil {
+		t.Errorf("a sum of 201 columns: %v", err)
 	}
 	if _, err := expr.Compile("output.label", expr.Env{Input: inputs}); err == nil || err.Error() != "1:1: there is no output here; want input.COLUMN" {
 		t.Errorf("output that is not there: %v", err)

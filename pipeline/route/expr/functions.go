@@ -121,7 +121,7 @@ func equalities() string {
 func orders() string { return pairs("%s%s>b") + " bb>b ss>b yy>b tt>b rr>b" }
 
 func memberships() string {
-	return "iLi>b uLu>b dLd>b iLd>b uLd>b dLi>b dLu>b bLb>b sLs>b yLy>b tLt>b rLr>b"
+	return "iLi>b uLu>b dLd>b iLd>b uLd>b dLi>b dLu>b iLu>b uLi>b bLb>b sLs>b yLy>b tLt>b rLr>b"
 }
 
 func choices() string {

@@ -54,9 +54,9 @@ func TestHostileSources(t *testing.T) {
 	for _, src := range []string{
 		strings.Repeat("(", n), strings.Repeat("[", n), strings.Repeat("{", n), strings.Repeat("!", n), strings.Repeat("-", n),
 		strings.Repeat("a.", n/2), strings.Repeat("a?", n/2), strings.Repeat("1?1:", n/4), strings.Repeat("a(", n/2), strings.Repeat("'", n),
-		strings.Repeat("a||", n/3) + "a", strings.Repeat("1+", n/2) + "1", strings.Repeat("[1,", 47) + strings.Repeat("]", 47),
+		strings.Repeat("a||", n/3) + "a", strings.Repeat("1+", n/2-1) + "1", strings.Repeat("[1,", 47) + strings.Repeat("]", 47),
 		"[" + strings.Repeat("1,", n/2-2) + "1]", "input.i in [" + strings.Repeat("1,", n/2-8) + "1]", strings.Repeat("true||", n/6-1) + "true",
-		strings.Repeat("input.b&&", n/9) + "true", "input.s.matches('" + strings.Repeat("(a*)*", 1600) + "')", "input.s.matches('(((a{1,100}){1,100}){1,100})')",
+		strings.Repeat("input.b&&", n/9-1) + "true", "input.s.matches('" + strings.Repeat("(a*)*", 1600) + "')", "input.s.matches('(((a{1,100}){1,100}){1,100})')",
 		strings.Repeat("\n", n), strings.Repeat("@", n), "`" + strings.Repeat("a", n-2), "'" + strings.Repeat("\\x", n/2-1), strings.Repeat("((", 20) + strings.Repeat("input.s+", 900),
 		strings.Repeat("(a?a:", 40) + "a" + strings.Repeat(")", 40),
 	} {

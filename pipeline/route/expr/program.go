@@ -155,23 +155,14 @@ func (p *Program) Append(in, out *schemas.Batch, from, to int, dst *schemas.Colu
 		panic("expr: Append: " + err.Error())
 	}
 	if w := p.whole; w != nil && dst.Field().Type == w.field.Type {
-		p.batch(p.wholeSide, in, out)
-		b := in
-		if p.wholeSide == 1 {
-			b = out
-		}
-		src := b.Column(w.column)
-		if o := src.Offsets(); o == nil || textRoom(dst, int(o[to*src.Width()]-o[from*src.Width()])) {
-			dst.AppendColumn(src, from, to)
-			return bad
-		}
+		return p.appendColumn(in, out, from, to, dst, bad)
 	}
 	fr := p.acquire(in, out)
 	for at := from; at < to; at += p.chunk {
 		n := min(p.chunk, to-at)
 		fr.exec(at, n)
 		r := &fr.regs[p.result]
-		st := store(fr, r, p.kind, p.field.Width(), n, dst)
+		st := store(fr, r, &p.field, n, dst)
 		for i, s := range st {
 			if s >= stError {
 				bad = append(bad, schemas.RowError{Row: at + i, Err: p.rowError(s)})
@@ -179,6 +170,30 @@ func (p *Program) Append(in, out *schemas.Batch, from, to int, dst *schemas.Colu
 		}
 	}
 	p.give(fr)
+	return bad
+}
+
+// appendColumn appends a result that is a column as it is.
+func (p *Program) appendColumn(in, out *schemas.Batch, from, to int, dst *schemas.Column, bad []schemas.RowError) []schemas.RowError {
+	p.batch(p.wholeSide, in, out)
+	b := in
+	if p.wholeSide == 1 {
+		b = out
+	}
+	src := b.Column(p.whole.column)
+	off, w := src.Offsets(), src.Width()
+	if off == nil || textRoom(dst, int(off[to*w]-off[from*w])) {
+		dst.AppendColumn(src, from, to)
+		return bad
+	}
+	for i := from; i < to; i++ {
+		if textRoom(dst, int(off[(i+1)*w]-off[i*w])) {
+			dst.AppendColumn(src, i, i+1)
+			continue
+		}
+		dst.AppendNull()
+		bad = append(bad, schemas.RowError{Row: i, Err: p.rowError(stFull)})
+	}
 	return bad
 }
 

@@ -60,9 +60,11 @@ func fitUint(u uint64, d schemas.DType) bool {
 
 // store appends the rows of a register to a column and returns their states, nil if all are there. Rows that are not are
 // appended as nulls.
-func store(fr *frame, r *register, k kind, w, n int, dst *schemas.Column) []state {
-	d := dst.Field().Type
-	check(fr, r, k, d, w, n)
+func store(fr *frame, r *register, from *schemas.Field, n int, dst *schemas.Column) []state {
+	d, k, w := dst.Field().Type, kindOf(from.Type), from.Width()
+	if d != from.Type { // what has the type already fits it
+		check(fr, r, k, d, w)
+	}
 	if k.class() == cText {
 		storeText(fr, r, w, n, dst)
 		return r.st
@@ -82,7 +84,7 @@ func store(fr *frame, r *register, k kind, w, n int, dst *schemas.Column) []stat
 }
 
 // check marks rows that a narrower type does not hold.
-func check(fr *frame, r *register, k kind, d schemas.DType, w, n int) {
+func check(fr *frame, r *register, k kind, d schemas.DType, w int) {
 	switch {
 	case k == kInt && d != schemas.Int64:
 		for i, v := range r.i {
