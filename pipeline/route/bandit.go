@@ -88,12 +88,12 @@ type Bandit struct {
 	Noise        float64 // thompson_gaussian: standard deviation of a reward about its arm's mean, 10^-6..10^6
 	Ridge        float64 // linucb, lin_thompson: what A starts with on its diagonal, 10^-6..10^6
 	Draws        int     // thompson, thompson_gaussian, lin_thompson: Monte-Carlo draws of a propensity, 1..MaxDraws
-	Remember     int     // rewarded decisions whose reward may still be replaced, 1..MaxRemember
+	Remember     int     // rewarded decisions whose reward may still be replaced, 1..MaxRemember; 32 bytes each in a snapshot
 }
 
 // DefaultBandit returns the policy's parameters as the papers have them, without arms and context.
 func DefaultBandit(p Policy) Bandit {
-	b := Bandit{Policy: p, Remember: 1 << 16}
+	b := Bandit{Policy: p, Remember: 1 << 14} // half a MiB: a snapshot fits into a message
 	switch p {
 	case EpsilonGreedy:
 		b.Epsilon = 1000

@@ -80,7 +80,7 @@ func rewardsOf(p *Plan, rng *rand.Rand, n int) []Reward {
 		}
 		arm := p.bandit.Arms[mix(decision)%uint64(len(p.bandit.Arms))]
 		out = append(out, Reward{
-			Position: at, Index: index, DecisionID: idOf(decision), Decided: 1 + decision/3, Arm: arm,
+			Position: at, Index: index, DecisionID: idOf(decision), Arm: arm,
 			Context: contextOf(p, decision), Value: math.Round(rng.Float64()*1e6) / 1e6,
 		})
 	}
@@ -222,7 +222,7 @@ func TestGreedyTies(t *testing.T) {
 		{UCB1, nil, []float64{1. / 3, 1. / 3, 1. / 3}},
 		{UCB1, []string{"arm-1=1"}, []float64{.5, 0, .5}}, // untried arms come first
 		{UCB1, []string{"arm-0=1", "arm-1=1", "arm-2=0"}, []float64{.5, .5, 0}},
-		{UCB1, []string{"arm-0=1", "arm-1=1", "arm-1=1", "arm-2=0"}, []float64{1, 0, 0}}, // less tried, wider bound
+		{UCB1, []string{"arm-0=1", "arm-1=1", "arm-1=1", "arm-2=0"}, []float64{1, 0, 0}},     // less tried, wider bound
 		{UCB1, []string{"arm-0=0.5", "arm-0=0.5", "arm-1=0", "arm-2=0"}, []float64{1, 0, 0}}, // sqrt(2 ln 4) - sqrt(2 ln 4 / 2) is 0.488
 		{UCB1, []string{"arm-0=0.45", "arm-0=0.45", "arm-1=0", "arm-2=0"}, []float64{0, .5, .5}},
 		{LinUCB, nil, []float64{1. / 3, 1. / 3, 1. / 3}},
@@ -235,7 +235,7 @@ func TestGreedyTies(t *testing.T) {
 			arm, value, _ := strings.Cut(r, "=")
 			var v float64
 			fmt.Sscan(value, &v)
-			rw := Reward{Position: uint64(i + 1), DecisionID: idOf(uint64(i)), Decided: uint64(i + 1), Arm: arm, Value: v}
+			rw := Reward{Position: uint64(i + 1), DecisionID: idOf(uint64(i)), Arm: arm, Value: v}
 			if tt.policy.linear() {
 				rw.Context = []float64{1, 2}
 			}

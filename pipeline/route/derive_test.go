@@ -178,7 +178,7 @@ func goldenRewards(p *Plan, n int) []Reward {
 	for i := range uint64(n) {
 		decision := mix(i+1) % (i + 1)
 		out = append(out, Reward{
-			Position: 10 + i/2, Index: uint32(i % 2), DecisionID: idOf(decision), Decided: 1 + decision/2,
+			Position: 10 + i/2, Index: uint32(i % 2), DecisionID: idOf(decision),
 			Arm: p.bandit.Arms[mix(decision)%uint64(len(p.bandit.Arms))], Context: contextOf(p, decision), Value: float64(mix(i)%1001) / 1000,
 		})
 	}

@@ -50,7 +50,7 @@ func ExampleDecide() {
 		if arm == 2 || i%5 == 0 { // the large model is always right, the others a fifth of the time
 			value = 1
 		}
-		reward := route.Reward{Position: i + 1, DecisionID: [32]byte{byte(i)}, Decided: i + 1, Arm: spec.Arms[arm], Value: value}
+		reward := route.Reward{Position: i + 1, DecisionID: [32]byte{byte(i)}, Arm: spec.Arms[arm], Value: value}
 		if _, err := fold.Apply(reward); err != nil {
 			fmt.Println(err)
 			return

@@ -16,7 +16,6 @@ type Reward struct {
 	Index    uint32 // among the rewards of that message
 
 	DecisionID [32]byte  // record id of the decision; its first 16 bytes are kept
-	Decided    uint64    // position of the decision in its stream
 	Arm        string    // that was chosen
 	Context    []float64 // that was chosen with: a value for each column of a contextual plan, else empty; only read
 	Value      float64   // within MaxValue; of Thompson in [0, 1]
@@ -30,12 +29,11 @@ const (
 	Repeated Outcome = iota // at or before the fold's position: it has been seen; nothing changed, the position neither
 	Counted                 // the first reward of its decision
 	Replaced                // the decision had a reward: that one was taken back, this one counts
-	Late                    // its decision lies before the remembered ones: it may have been counted, so it is not
 	Unknown                 // of an arm that the plan does not have (any more)
 	Refused                 // see the error
 )
 
-var outcomeNames = [...]string{"repeated", "counted", "replaced", "late", "unknown", "refused"}
+var outcomeNames = [...]string{"repeated", "counted", "replaced", "unknown", "refused"}
 
 // String returns the outcome in one word.
 func (o Outcome) String() string {
@@ -46,12 +44,12 @@ func (o Outcome) String() string {
 }
 
 // Fold is what the rewards of a bandit add up to, from the first to one position of their stream. The sums are integers:
-// a fold depends on which reward of each decision counts, and on nothing else of their order, so taking one back leaves
+// they depend on which reward of each decision counts, and on nothing else of their order, so taking one back leaves
 // what would be there had it never come. It may be snapshotted after any reward (MarshalBinary) and goes on from there, bit
 // for bit as if it had read all.
 //
-// The fold remembers the rewards of the last Bandit.Remember decisions, by (Decided, DecisionID), to be able to replace
-// them. What comes for a decision before those is Late: it is counted as such and changes nothing else.
+// To be able to take one back, the fold remembers the last Bandit.Remember decisions that got a first reward, however long
+// ago they were made. Another reward of a decision that was forgotten counts as a first one.
 //
 // A Fold is not safe for concurrent use; its States are.
 type Fold struct {
@@ -132,24 +130,22 @@ func (f *Fold) apply(r *Reward) (Outcome, error) {
 		return Refused, err
 	}
 	made := fingerprint(r.Arm, x)
-	k := memoryKey{decided: r.Decided, id: [16]byte(r.DecisionID[:16])}
+	id := [16]byte(r.DecisionID[:16])
 	s := &f.arms[arm]
-	before := f.memory.find(k.id)
+	before := f.memory.find(id)
 	switch {
-	case before != nil && (before.made != made || before.decided != k.decided):
-		return Refused, refused("decision", "decision %x was another at its first reward: its arm, context or position differ", k.id)
+	case before != nil && before.made != made:
+		return Refused, refused("decision", "decision %x was another at its first reward: its arm or context differ", id)
 	case before != nil:
 		s.replace(x, before.value, value)
 		before.value = value
 		f.models[arm] = nil
 		return Replaced, nil
-	case f.memory.forgotten(k):
-		return Late, nil
 	case s.n == maxRewards:
 		return Refused, refused("decision", "arm %s has %d rewards, and no room for more", r.Arm, s.n)
 	}
 	s.count(x, value)
-	f.memory.put(remembered{memoryKey: k, value: value, made: made})
+	f.memory.put(remembered{id: id, value: value, made: made})
 	f.models[arm] = nil
 	return Counted, nil
 }

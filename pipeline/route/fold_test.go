@@ -26,7 +26,7 @@ func snapshot(t testing.TB, f *Fold) []byte {
 func sums(t testing.TB, f *Fold) []byte {
 	t.Helper()
 	g := NewFold(f.plan)
-	g.arms, g.memory = f.arms, f.memory
+	g.arms = f.arms
 	return snapshot(t, g)
 }
 
@@ -39,7 +39,7 @@ func TestFoldReplaces(t *testing.T) {
 			rs := rewardsOf(p, rng, 500)
 			f := NewFold(p)
 			applyAll(t, f, rs)
-			if f.Count(Replaced) == 0 || f.Count(Late)+f.Count(Refused)+f.Count(Unknown) != 0 {
+			if f.Count(Replaced) == 0 || f.Count(Refused)+f.Count(Unknown) != 0 {
 				t.Fatalf("%s: the rewards of this test are not what they should be: %v", policy, f.counts)
 			}
 			last := make(map[[32]byte]Reward)
@@ -87,7 +87,7 @@ func TestFoldResumes(t *testing.T) {
 		}
 		whole := NewFold(p)
 		apply(whole, rs)
-		for _, o := range []Outcome{Counted, Replaced, Late, Unknown, Refused} {
+		for _, o := range []Outcome{Counted, Replaced, Unknown, Refused} {
 			if whole.Count(o) == 0 {
 				t.Fatalf("%s: no reward is %v: %v", policy, o, whole.counts)
 			}
@@ -114,7 +114,7 @@ func TestFoldOutcomes(t *testing.T) {
 	p := mustPlan(t, b)
 	f := NewFold(p)
 	reward := func(position uint64, decision uint64, change func(r *Reward)) Reward {
-		r := Reward{Position: position, DecisionID: idOf(decision), Decided: decision, Arm: "arm-0", Context: []float64{0.5}, Value: 1}
+		r := Reward{Position: position, DecisionID: idOf(decision), Arm: "arm-0", Context: []float64{0.5}, Value: 1}
 		if change != nil {
 			change(&r)
 		}
@@ -134,18 +134,16 @@ func TestFoldOutcomes(t *testing.T) {
 		{reward(6, 4, func(r *Reward) { r.Value = 0 }), Counted, "", 1.5},
 		{reward(7, 4, func(r *Reward) { r.Arm = "arm-1" }), Refused, "decision", 1.5},
 		{reward(8, 4, func(r *Reward) { r.Context = []float64{0.25} }), Refused, "decision", 1.5},
-		{reward(9, 4, func(r *Reward) { r.Decided = 5 }), Refused, "decision", 1.5},
 		{reward(10, 6, func(r *Reward) { r.Value = math.Inf(1) }), Refused, "value", 1.5},
 		{reward(11, 6, func(r *Reward) { r.Value = -MaxValue - 1 }), Refused, "value", 1.5},
 		{reward(12, 6, func(r *Reward) { r.Context = nil }), Refused, "context", 1.5},
 		{reward(13, 6, func(r *Reward) { r.Context = []float64{math.NaN()} }), Refused, "c0", 1.5},
 		{reward(14, 6, func(r *Reward) { r.Arm = "arm-9" }), Unknown, "", 1.5},
-		{reward(15, 2, func(r *Reward) { r.Value = 6 }), Counted, "", 3}, // the third: decision 2, the earliest, is forgotten at once
-		{reward(16, 2, func(r *Reward) { r.Value = 0 }), Late, "", 3},
-		{reward(17, 1, nil), Late, "", 3},
-		{reward(18, 6, func(r *Reward) { r.Value = 3 }), Counted, "", 3}, // 3 is forgotten
-		{reward(19, 3, nil), Late, "", 3},
-		{reward(20, 4, func(r *Reward) { r.Value = 4 }), Replaced, "", 4},
+		{reward(15, 2, func(r *Reward) { r.Value = 6 }), Counted, "", 3},  // the third: 3, the first, is forgotten
+		{reward(16, 4, func(r *Reward) { r.Value = 3 }), Replaced, "", 4}, // which does not make 4 a later one
+		{reward(17, 3, func(r *Reward) { r.Value = 4 }), Counted, "", 4},  // counts once more; 4 is forgotten
+		{reward(18, 2, func(r *Reward) { r.Value = 2 }), Replaced, "", 3},
+		{reward(19, 4, func(r *Reward) { r.Value = 3 }), Counted, "", 3},
 	}
 	for i, s := range steps {
 		got, err := f.Apply(s.reward)
@@ -157,7 +155,7 @@ func TestFoldOutcomes(t *testing.T) {
 			t.Errorf("step %d: mean %v, want %v", i, mean, s.mean)
 		}
 	}
-	if at, index := f.Position(); at != 20 || index != 0 {
+	if at, index := f.Position(); at != 19 || index != 0 {
 		t.Errorf("position %d, %d", at, index)
 	}
 	beta := NewFold(mustPlan(t, banditOf(Thompson, 2, 0)))
@@ -278,7 +276,7 @@ func TestLinearFloor(t *testing.T) {
 	f := NewFold(p)
 	for i := range uint64(200) {
 		v := MaxValue - float64(i)
-		r := Reward{Position: i + 1, DecisionID: idOf(i), Decided: i + 1, Arm: "arm-0", Context: []float64{v, v, -v}, Value: float64(i % 3)}
+		r := Reward{Position: i + 1, DecisionID: idOf(i), Arm: "arm-0", Context: []float64{v, v, -v}, Value: float64(i % 3)}
 		applyAll(t, f, []Reward{r})
 	}
 	s := f.State()

@@ -10,12 +10,20 @@ import (
 // sampleLane keeps a sample's hash apart from those of arms, whose names hold no NUL.
 var sampleLane = xxhash.Sum64String("\x00sample")
 
-// keyHash is XXH64 of key under the seed XXH64(salt): two salts give independent hashes of the same keys, and no salt can
+// keyHash is XXH64 of a key under the seed XXH64(salt): two salts give independent hashes of the same keys, and no salt can
 // be mistaken for the beginning of a key.
 func keyHash(salt uint64, key []byte) uint64 {
 	var d xxhash.Digest
 	d.ResetWithSeed(salt)
 	d.Write(key)
+	return d.Sum64()
+}
+
+// stringHash is keyHash without a copy of the key.
+func stringHash(salt uint64, key string) uint64 {
+	var d xxhash.Digest
+	d.ResetWithSeed(salt)
+	d.WriteString(key)
 	return d.Sum64()
 }
 
@@ -34,14 +42,17 @@ const Million = 1_000_000
 // and independent of the arm that a split of the same salt gives. A higher rate only adds keys. A rate of 0 or less is
 // never, one of [Million] or more is always. Safe for concurrent use; key is only read.
 func Sampled(salt string, key []byte, rate int) bool {
-	switch {
-	case rate <= 0:
-		return false
-	case rate >= Million:
-		return true
-	}
-	at, _ := bits.Mul64(mix(keyHash(xxhash.Sum64String(salt), key)^sampleLane), Million)
-	return at < uint64(rate)
+	return sampled(keyHash(xxhash.Sum64String(salt), key), rate)
+}
+
+// SampledString is [Sampled] of the key's bytes.
+func SampledString(salt, key string, rate int) bool {
+	return sampled(stringHash(xxhash.Sum64String(salt), key), rate)
+}
+
+func sampled(hash uint64, rate int) bool {
+	at, _ := bits.Mul64(mix(hash^sampleLane), Million) // below Million
+	return int(at) < rate
 }
 
 // Seed returns the seed of a decision by its identity: the request's key (SEMANTICS 1), the row in the request and the

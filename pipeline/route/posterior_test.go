@@ -57,7 +57,7 @@ func TestPosterior(t *testing.T) {
 	rewards := func(p *Plan) *Fold {
 		f := NewFold(p)
 		for i, v := range []float64{1, 0.5, 0, 1, 0.25, 1, 0.75} {
-			r := Reward{Position: uint64(i + 1), DecisionID: idOf(uint64(i)), Decided: uint64(i + 1), Arm: names(2)[i%3%2], Context: contextOf(p, uint64(i)), Value: v}
+			r := Reward{Position: uint64(i + 1), DecisionID: idOf(uint64(i)), Arm: names(2)[i%3%2], Context: contextOf(p, uint64(i)), Value: v}
 			applyAll(t, f, []Reward{r})
 		}
 		return f // arm-0: 1, 0, 1, 1, 0.75 (n 5, sum 3.75); arm-1: 0.5, 0.25 (n 2, sum 0.75)

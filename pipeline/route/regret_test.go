@@ -47,7 +47,7 @@ func regret(t testing.TB, p *Plan, w problem, seed uint64, n, delay, refresh int
 		lost += best - mean
 		uniform += best - total/float64(w.arms)
 		pending = append(pending, Reward{
-			Position: uint64(i + 1), DecisionID: idOf(uint64(i)), Decided: uint64(i + 1), Arm: p.bandit.Arms[d.Arm], Context: x, Value: w.pay(rng, mean),
+			Position: uint64(i + 1), DecisionID: idOf(uint64(i)), Arm: p.bandit.Arms[d.Arm], Context: x, Value: w.pay(rng, mean),
 		})
 		if len(pending) > delay {
 			applyAll(t, f, pending[:1])

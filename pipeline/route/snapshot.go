@@ -14,20 +14,19 @@ import (
 //	2   version, 1
 //	8   digest of the arms, the context and how much is remembered
 //	8,4 position, index
-//	6*8 counts of outcomes
+//	5*8 counts of outcomes
 //	for each arm: 8 count, 16 sum; of a linear plan of d dimensions, d*16 xr and d*(d+1)/2*16 xx
-//	1   whether a decision was forgotten; 8,16 the last one that was (zeros if none)
-//	4   remembered decisions, each 8 decided, 16 id, 8 value, 8 fingerprint; ascending by (decided, id)
+//	4   remembered decisions, each 16 id, 8 value, 8 fingerprint; in the order of their first rewards
 //	8   XXH64 of all before
 //
-// A fold has one snapshot, whichever way its rewards came.
+// A fold has one snapshot, and a snapshot that is taken is the one of the fold that it makes.
 const (
 	snapshotMagic   = "LEATFOLD"
 	snapshotVersion = 1
-	entrySize       = 40
+	entrySize       = 32
 )
 
-// MarshalBinary writes a snapshot; it never fails. Its size is at most 2.3 MB for 64 arms of 64 dimensions, and 40 bytes for
+// MarshalBinary writes a snapshot; it never fails. Its size is at most 2.3 MB for 64 arms of 64 dimensions, and 32 bytes for
 // each remembered decision.
 func (f *Fold) MarshalBinary() ([]byte, error) {
 	le := binary.LittleEndian
@@ -52,19 +51,13 @@ func (f *Fold) MarshalBinary() ([]byte, error) {
 			sum(v)
 		}
 	}
-	any := byte(0)
-	if f.memory.any {
-		any = 1
-	}
-	b = append(b, any)
-	b = le.AppendUint64(b, f.memory.edge.decided)
-	b = append(b, f.memory.edge.id[:]...)
 	b = le.AppendUint32(b, uint32(len(f.memory.slots)))
-	for _, r := range f.memory.sorted() {
-		b = le.AppendUint64(b, r.decided)
-		b = append(b, r.id[:]...)
-		b = le.AppendUint64(b, uint64(r.value))
-		b = le.AppendUint64(b, r.made)
+	for _, part := range f.memory.inOrder() {
+		for _, r := range part {
+			b = append(b, r.id[:]...)
+			b = le.AppendUint64(b, uint64(r.value))
+			b = le.AppendUint64(b, r.made)
+		}
 	}
 	return le.AppendUint64(b, xxhash.Sum64(b)), nil
 }
@@ -72,7 +65,7 @@ func (f *Fold) MarshalBinary() ([]byte, error) {
 // fixedSize is the size of a snapshot that remembers no decision.
 func (f *Fold) fixedSize() int {
 	d := f.plan.dim
-	return 8 + 2 + 8 + 12 + 8*len(f.counts) + len(f.arms)*(8+16+16*d+8*d*(d+1)) + 25 + 4 + 8
+	return 8 + 2 + 8 + 12 + 8*len(f.counts) + len(f.arms)*(8+16+16*d+8*d*(d+1)) + 4 + 8
 }
 
 // UnmarshalBinary replaces the fold by the one that a snapshot of the same plan holds; plans may differ in what a fold does
@@ -118,20 +111,14 @@ func (f *Fold) read(r *reader, entries int) error {
 			return badSnapshot("the sums of arm %s cannot be", f.plan.bandit.Arms[i])
 		}
 	}
-	any := r.byte()
-	f.memory.any = any == 1
-	f.memory.edge = r.key()
-	if any > 1 || any == 0 && f.memory.edge != (memoryKey{}) || int(r.uint32()) != entries {
-		return badSnapshot("the remembered decisions cannot be")
+	if int(r.uint32()) != entries {
+		return badSnapshot("the number of remembered decisions is not that of its bytes")
 	}
-	last := f.memory.edge
 	for i := range entries {
-		e := remembered{memoryKey: r.key(), value: int64(r.uint64()), made: r.uint64()}
-		_, twice := f.memory.byID[e.id]
-		if (f.memory.any || i > 0) && e.compare(last) <= 0 || twice || e.value < -MaxValue*unit || e.value > MaxValue*unit {
+		e := remembered{id: r.id(), value: int64(r.uint64()), made: r.uint64()}
+		if f.memory.find(e.id) != nil || e.value < -MaxValue*unit || e.value > MaxValue*unit {
 			return badSnapshot("the remembered decision %d cannot be", i)
 		}
-		last = e.memoryKey
 		f.memory.put(e)
 	}
 	return nil
@@ -159,12 +146,6 @@ func (s *armSums) read(r *reader, p *Plan) bool {
 // reader takes numbers off the front of bytes that are known to be there.
 type reader []byte
 
-func (r *reader) byte() byte {
-	v := (*r)[0]
-	*r = (*r)[1:]
-	return v
-}
-
 func (r *reader) uint32() uint32 {
 	v := binary.LittleEndian.Uint32(*r)
 	*r = (*r)[4:]
@@ -182,11 +163,10 @@ func (r *reader) sum() sum128 {
 	return sum128{hi: int64(r.uint64()), lo: lo}
 }
 
-func (r *reader) key() (k memoryKey) {
-	k.decided = r.uint64()
-	copy(k.id[:], *r)
-	*r = (*r)[len(k.id):]
-	return k
+func (r *reader) id() (id [16]byte) {
+	copy(id[:], *r)
+	*r = (*r)[len(id):]
+	return id
 }
 
 func badSnapshot(format string, args ...any) error {

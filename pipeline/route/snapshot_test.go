@@ -78,9 +78,6 @@ func TestUnmarshalHostile(t *testing.T) {
 		{"squares beyond the values", LinUCB, func(f *Fold) { f.arms[2].xx[3].hi = -1 << 40 }, "sums of arm arm-2"},
 		{"repeats", UCB1, func(f *Fold) { f.counts[Repeated] = 1 }, "position or counts"},
 		{"index without position", UCB1, func(f *Fold) { f.position = 0; f.index = 3 }, "position or counts"},
-		{"forgotten without having any", UCB1, func(f *Fold) { f.memory.edge.decided = 1 }, "the remembered decisions"},
-		{"forgotten and remembered", UCB1, func(f *Fold) { f.memory.any = true; f.memory.edge = f.memory.sorted()[0].memoryKey }, "decision 0"},
-		{"one id twice", UCB1, func(f *Fold) { f.memory.slots[1].id = f.memory.slots[0].id; f.memory.slots[1].decided = 1 << 40 }, "decision"},
 		{"a decision twice", UCB1, func(f *Fold) { f.memory.slots[1] = f.memory.slots[0] }, "decision"},
 		{"value beyond the values", UCB1, func(f *Fold) { f.memory.slots[0].value = MaxValue*unit + 1 }, "decision"},
 	}
@@ -135,7 +132,7 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		mustDecide(t, p, 1, contextOf(p, 1), fold.State())
 		if fold.position < math.MaxUint64 {
-			r := Reward{Position: fold.position + 1, DecisionID: idOf(3), Decided: 2, Arm: "arm-0", Context: contextOf(p, 3), Value: 1}
+			r := Reward{Position: fold.position + 1, DecisionID: idOf(3), Arm: "arm-0", Context: contextOf(p, 3), Value: 1}
 			if o, err := fold.Apply(r); o == Repeated {
 				t.Fatal(o, err)
 			}

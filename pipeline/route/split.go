@@ -81,6 +81,9 @@ func (s *Split) Arm(key []byte) int { return s.ArmOf(s.Seed(key)) }
 // decision, so that it can be derived again where the key is not kept.
 func (s *Split) Seed(key []byte) uint64 { return keyHash(s.salt, key) }
 
+// SeedString is Seed of the key's bytes.
+func (s *Split) SeedString(key string) uint64 { return stringHash(s.salt, key) }
+
 // ArmOf returns the arm of the keys with a seed.
 func (s *Split) ArmOf(h uint64) int {
 	if s.only >= 0 {

@@ -346,9 +346,17 @@ func TestSplitGolden(t *testing.T) {
 				name, w, _ := strings.Cut(nw, "=")
 				arms, weights = append(arms, name), append(weights, num(w))
 			}
-			return arms[mustSplit(t, f[1], arms, weights).Arm([]byte(f[3]))]
+			s := mustSplit(t, f[1], arms, weights)
+			if a, b := s.Arm([]byte(f[3])), s.ArmOf(s.SeedString(f[3])); a != b {
+				t.Errorf("%q: arm %d, as a string %d", f, a, b)
+			}
+			return arms[s.Arm([]byte(f[3]))]
 		case "sample": // sample SALT RATE KEY BOOL
-			return strconv.FormatBool(Sampled(f[1], []byte(f[3]), num(f[2])))
+			in := Sampled(f[1], []byte(f[3]), num(f[2]))
+			if in != SampledString(f[1], f[3], num(f[2])) {
+				t.Errorf("%q: sampled or not by bytes or string", f)
+			}
+			return strconv.FormatBool(in)
 		case "seed": // seed BYTE ROW PATH SEED: the request key is 32 times the byte
 			var key [32]byte
 			for i := range key {
@@ -399,11 +407,12 @@ func TestSplitGolden(t *testing.T) {
 
 func TestSplitAllocates(t *testing.T) {
 	s := mustSplit(t, "s", names(8), []int{3000, 1000, 1000, 1000, 1000, 1000, 1000, 1000})
-	key := []byte("customer-81723-and-a-tail-of-some-length")
+	const text = "customer-81723-and-a-tail-of-some-length"
+	key := []byte(text)
 	var sink int
 	if n := testing.AllocsPerRun(1000, func() {
-		sink += s.Arm(key)
-		if Sampled("shadow", key, 1000) {
+		sink += s.Arm(key) + s.ArmOf(s.SeedString(text))
+		if Sampled("shadow", key, 1000) || SampledString("shadow", text, 1000) {
 			sink++
 		}
 		sink += int(Seed([32]byte{1}, sink, "split/stable/bandit"))
