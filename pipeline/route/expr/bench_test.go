@@ -101,6 +101,29 @@ func BenchmarkRow(b *testing.B) {
 	}
 }
 
+// BenchmarkOneRow is a whole call for a batch of one row, as a lone request makes it.
+func BenchmarkOneRow(b *testing.B) {
+	in, out, _ := benchData()
+	for _, c := range benched {
+		p, err := expr.Compile(c.src, expr.Env{Input: benchIn, Output: benchOut})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if p.Condition() != nil {
+			continue
+		}
+		b.Run(c.name, func(b *testing.B) {
+			dst := make([]bool, 1)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				p.Bools(in, out, i%benchRows, i%benchRows+1, dst)
+				i++
+			}
+		})
+	}
+}
+
 // celProgram is the expression for cel-go's interpreter, constants folded, with our functions written the plain way.
 func celProgram(b *testing.B, src string) cel.Program {
 	list := cel.ListType(cel.DoubleType)

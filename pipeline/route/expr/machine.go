@@ -68,6 +68,7 @@ type frame struct {
 	side [2]*schemas.Batch
 	from int    // first row of the chunk
 	n    int    // rows of the chunk
+	most int    // rows of the largest chunk since the frame was taken
 	text []byte // what string functions made
 }
 
@@ -139,6 +140,7 @@ func copyRow(d *vec, i int, s *vec, j, w int) {
 // exec runs the program over rows [from, from+n).
 func (fr *frame) exec(from, n int) {
 	fr.from, fr.n, fr.text = from, n, fr.text[:0]
+	fr.most = max(fr.most, n)
 	for _, r := range fr.p.constants {
 		fr.regs[r].show(n * fr.p.regs[r].t.w)
 		fr.regs[r].st = nil
@@ -223,8 +225,11 @@ func (fr *frame) release() {
 		if info.alias {
 			r.vec = vec{}
 		}
-		clear(r.own.s)
+		if r.own.s != nil {
+			clear(r.own.s[:fr.most*info.t.w])
+		}
 	}
+	fr.most = 0
 	if cap(fr.text) > maxText {
 		fr.text = nil
 	}
