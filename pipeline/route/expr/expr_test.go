@@ -498,8 +498,8 @@ func TestColumns(t *testing.T) {
 	if fmt.Sprint(in, out) != "[d p sn] [label probability]" {
 		t.Error(in, out)
 	}
-	if f := p.Field(); !f.Nullable || p.Condition() != nil {
-		t.Log("has and comparisons of columns without nulls are never null", f)
+	if f := p.Field(); f.Nullable || p.Condition() != nil {
+		t.Error("has and comparisons of columns without nulls are never null", f)
 	}
 }
 
