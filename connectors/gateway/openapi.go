@@ -106,6 +106,7 @@ func (rt *route) parameters(g *shapes) []any {
 			{"Leat-Request-Id", "1 to 128 printable characters; made if absent; always returned"},
 			{"Leat-Timeout", "how long the caller waits, such as 250ms"},
 			{"Leat-Deadline", "until when the caller waits, RFC 3339; the earlier of both counts"},
+			{"Leat-Arm", "the arm that the caller wants, where the pipeline's split allows it"},
 			{oip.HeaderLength, "bytes of JSON before binary tensor data"},
 		} {
 			if h[0] != oip.HeaderLength || strings.HasPrefix(rt.path, "/v2") {

@@ -27,6 +27,7 @@ var (
 		{schemas.HeaderPriority, schemas.HeaderPriority},
 		{schemas.HeaderEventTime, schemas.HeaderEventTime},
 		{schemas.HeaderParent, schemas.HeaderParent},
+		{schemas.HeaderArm, schemas.HeaderArm},
 		{oip.HeaderLength, oip.HeaderLength},
 		{"Traceparent", schemas.HeaderTrace},
 	}
