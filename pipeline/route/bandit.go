@@ -87,7 +87,7 @@ type Bandit struct {
 	PriorSD      float64 // thompson_gaussian: 10^-6..10^6
 	Noise        float64 // thompson_gaussian: standard deviation of a reward about its arm's mean, 10^-6..10^6
 	Ridge        float64 // linucb, lin_thompson: what A starts with on its diagonal, 10^-6..10^6
-	Draws        int     // thompson, thompson_gaussian, lin_thompson: Monte-Carlo draws of a propensity, 1..MaxDraws
+	Draws        int     // thompson, thompson_gaussian, lin_thompson: Monte-Carlo draws of a propensity, 1..MaxDraws; of lin_thompson 1..2^22 / arms
 	Remember     int     // rewarded decisions whose reward may still be replaced, 1..MaxRemember; 32 bytes each in a snapshot
 }
 
@@ -106,7 +106,7 @@ func DefaultBandit(p Policy) Bandit {
 	case LinUCB:
 		b.Explore, b.Ridge = 1, 1
 	case LinThompson:
-		b.Explore, b.Ridge, b.Draws = 0.5, 1, 1000
+		b.Explore, b.Ridge, b.Draws = 0.5, 1, 500
 	}
 	return b
 }
@@ -117,6 +117,7 @@ type Plan struct {
 	index    map[string]int
 	reserved int    // parts per 10,000 that the minimum shares take together
 	dim      int    // of the linear models: 1 + columns; 0 without
+	latin    *latin // lin_thompson
 	digest   uint64 // of everything
 	folds    uint64 // digest of what a fold depends on: snapshots of other folds are refused
 }
@@ -131,6 +132,9 @@ func NewPlan(b Bandit) (*Plan, error) {
 	p := &Plan{bandit: b, index: make(map[string]int, len(b.Arms)), reserved: len(b.Arms) * b.MinimumShare}
 	for i, name := range b.Arms {
 		p.index[name] = i
+	}
+	if b.Policy == LinThompson {
+		p.latin = newLatin(len(b.Arms), b.Draws)
 	}
 	model := "counts"
 	switch {
@@ -219,6 +223,9 @@ func (b *Bandit) checkParameters(bad func(field, format string, args ...any) err
 		{"draws", p == Thompson || p == ThompsonGaussian || p == LinThompson, float64(b.Draws), 1, MaxDraws},
 		{"remember", true, float64(b.Remember), 1, MaxRemember},
 	} {
+		if f.name == "draws" && p == LinThompson {
+			f.to = min(f.to, float64(maxLatin/len(b.Arms)))
+		}
 		if err := none(f.name, f.used, f.v); err != nil {
 			return err
 		}

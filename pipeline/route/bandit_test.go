@@ -287,6 +287,7 @@ func TestNewPlanErrors(t *testing.T) {
 		{"noise", func(b *Bandit) { b.Noise = -1 }, ThompsonGaussian, "noise", "-1 is not between"},
 		{"ridge", func(b *Bandit) { b.Ridge = 0 }, LinThompson, "ridge", "0 is not between"},
 		{"draws", func(b *Bandit) { b.Draws = 0 }, LinThompson, "draws", "0 is not between 1 and"},
+		{"draws of many arms", func(b *Bandit) { b.Arms, b.Draws = names(64), 1<<17 }, LinThompson, "draws", "131072 is not between 1 and 65536"},
 		{"foreign draws", func(b *Bandit) { b.Draws = 10 }, LinUCB, "draws", "is no parameter of linucb"},
 		{"remember", func(b *Bandit) { b.Remember = 0 }, UCB1, "remember", "0 is not between"},
 	}

@@ -19,7 +19,7 @@ type Decision struct {
 // Decide chooses an arm: with MinimumShare for each arm by it, else by the policy, with draws of the seed alone. The same
 // plan, seed, context and state give the same bits on every CPU. Thompson and ThompsonGaussian estimated their propensities
 // when the state was made (see [Fold.State]); LinThompson does it here, by draws of the same seed that the choosing draws
-// are no part of.
+// are no part of (latin.go).
 //
 // context has a value for each column of the plan and is only read. The error is Invalid, with the column as its field: a
 // value is no number, infinite or beyond MaxValue. A state of another plan is Internal. Safe for concurrent use; no
@@ -173,16 +173,13 @@ func (l *linearScores) sample(d *draws, arms int) int {
 	return arm
 }
 
-// estimate counts LinThompson's choices in draws of the seed's second lane.
+// estimate counts LinThompson's choices in Bandit.Draws draws: a latin hypercube, shifted by the seed's second lane.
 func (l *linearScores) estimate(p *Plan, seed uint64) {
 	if p.bandit.Policy != LinThompson {
 		return
 	}
-	var d draws
-	d.seed(seed, laneEstimate)
-	for range p.bandit.Draws {
-		l.wins[l.sample(&d, len(p.bandit.Arms))]++
-	}
+	arms := len(p.bandit.Arms)
+	p.latin.count(&l.wins, seed, l.mean[:arms], l.width[:arms])
 }
 
 // own is the chance that a linear policy gives an arm.

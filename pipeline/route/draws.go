@@ -6,10 +6,11 @@ import (
 	"math/rand/v2"
 )
 
-// Lanes keep the draws of one seed apart: those that choose, and those that estimate a propensity.
+// Lanes keep the draws of one seed apart: those that choose, those that estimate a propensity, those of a plan's latin hypercube.
 const (
 	laneChoose   = 0x9e3779b97f4a7c15
 	laneEstimate = 0xd1b54a32d192ed03
+	laneLatin    = 0x8cb92ba72f3d8dd7
 )
 
 // draws is a stream of random numbers: PCG-DXSM of math/rand/v2, seeded from a recorded seed and a lane. It lives on the

@@ -5,36 +5,82 @@ import (
 	"testing"
 )
 
-// TestEstimate: ten draws estimate a propensity without a bias but for what share adds, also given what was chosen: the
-// choosing draw is no part of them, or it would count for a tenth.
+// TestEstimate: 500 draws estimate a propensity without a bias, also given what was chosen, and with an error no larger than
+// that of independent draws.
 func TestEstimate(t *testing.T) {
-	const draws, n = 10, 40_000
-	b := banditOf(LinThompson, 3, 3)
-	b.Draws = draws
-	p := mustPlan(t, b)
-	s := stateOf(t, p, 60)
-	x := contextOf(p, 99)
-	b.Draws = MaxDraws
-	exact := mustPlan(t, b)
-	q := *s
-	q.plan = exact
-	want, err := Propensities(nil, exact, 1, x, &q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sums, counts := make([]float64, 3), make([]float64, 3)
-	for i := range uint64(n) {
-		d := mustDecide(t, p, mix(i), x, s)
-		sums[d.Arm] += d.Propensity
-		counts[d.Arm]++
-	}
-	for i, w := range want {
-		mean := (w*draws + 1.0/3) / (draws + 1)
-		sigma := math.Sqrt(w*(1-w)/draws/counts[i]) + math.Sqrt(w*(1-w)/MaxDraws)
-		if got := sums[i] / counts[i]; math.Abs(got-mean) > 4*sigma {
-			t.Errorf("arm %d: estimates have a mean of %v over %v decisions, want %v +- %v", i, got, counts[i], mean, 4*sigma)
+	const each, n = 500, 40_000
+	for _, arms := range []int{2, 3, 7} {
+		b := banditOf(LinThompson, arms, 3)
+		b.Draws = each
+		p := mustPlan(t, b)
+		s := stateOf(t, p, 20*arms)
+		x := contextOf(p, 99)
+		want := make([]float64, arms) // by 10^6 independent draws
+		var l linearScores
+		if err := l.score(p, x, s); err != nil {
+			t.Fatal(err)
+		}
+		var d draws
+		d.seed(1, laneLatin)
+		for range MaxDraws {
+			want[l.sample(&d, arms)] += 1.0 / MaxDraws
+		}
+		sums, squares, counts := make([]float64, arms), make([]float64, arms), make([]float64, arms)
+		for i := range uint64(n) {
+			d := mustDecide(t, p, mix(i), x, s)
+			v := (d.Propensity*(each+1) - 1/float64(arms)) / each // without what share adds
+			sums[d.Arm] += v
+			squares[d.Arm] += (v - want[d.Arm]) * (v - want[d.Arm])
+			counts[d.Arm]++
+		}
+		for i, w := range want {
+			if counts[i] < 100 {
+				continue
+			}
+			variance := w * (1 - w) / each
+			sigma := math.Sqrt(variance/counts[i]) + math.Sqrt(w*(1-w)/MaxDraws)
+			if got := sums[i] / counts[i]; math.Abs(got-w) > 4*sigma+0.1/each {
+				t.Errorf("%d arms, arm %d: estimates have a mean of %v over %v decisions, want %v +- %v", arms, i, got, counts[i], w, 4*sigma)
+			}
+			if got := squares[i] / counts[i]; got > variance*(1+4*math.Sqrt(2/counts[i]))*each/(each-1) {
+				t.Errorf("%d arms, arm %d: estimates of %v have a variance of %v, independent draws %v", arms, i, w, got, variance)
+			} else {
+				t.Logf("%d arms, arm %d: estimates of %.4f have a variance of %.2f of that of independent draws", arms, i, w, got/variance)
+			}
 		}
 	}
+}
+
+func TestNormalQuantile(t *testing.T) {
+	for i := 1; i < 100_000; i++ {
+		p := float64(i) / 100_000
+		if got, want := normalQuantile(p), -math.Sqrt2*math.Erfcinv(2*p); math.Abs(got-want) > 1.2e-9*math.Abs(want)+1e-15 {
+			t.Fatalf("normalQuantile(%v) = %v, want %v", p, got, want)
+		}
+	}
+	for _, p := range []float64{0x1p-40, 1 - 0x1p-40} {
+		if got, want := normalQuantile(p), -math.Sqrt2*math.Erfcinv(2*p); math.Abs(got-want) > 1.2e-9*math.Abs(want) {
+			t.Errorf("normalQuantile(%v) = %v, want %v", p, got, want)
+		}
+	}
+}
+
+// TestLatinTies: equal arms win alike, though their values meet.
+func TestLatinTies(t *testing.T) {
+	l := newLatin(2, 1)
+	var wins [MaxArms]int32
+	l.count(&wins, 1, []float64{0, 0}, []float64{1, 1})
+	if wins[0]+wins[1] != 1 {
+		t.Errorf("one draw has %v winners", wins[:2])
+	}
+	l = newLatin(2, 4)
+	total := [2]int32{}
+	for i := range uint64(10_000) {
+		wins = [MaxArms]int32{}
+		l.count(&wins, mix(i), []float64{0, 0}, []float64{1, 1})
+		total[0], total[1] = total[0]+wins[0], total[1]+wins[1]
+	}
+	within(t, "equal arms", []int{int(total[0]), int(total[1])}, []int{5000, 5000}, TenThousand)
 }
 
 // TestPosterior compares the shares of two arms with their closed forms, under parameters that are not the defaults.
