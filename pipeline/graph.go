@@ -75,6 +75,7 @@ type visit struct {
 	kept       int32 // row of trace.outs[keptIn] that holds the node's answer; only if keptIn >= 0
 	keptIn     int32 // -1: the answer is that of the node above
 	propensity float64
+	seed       uint64        // what a split chose by
 	took       time.Duration // of a model's run
 	err        *schemas.Error
 }
@@ -122,7 +123,8 @@ type flow struct {
 	ctx   context.Context
 	g     *graph
 	host  func(error) *schemas.Error // what of an error may be seen
-	owner func(row int) *item        // whose row it is; nil in a job
+	owner func(row int) *item        // whose row it is
+	past  *past                      // nil, or what is recorded of the rows: models answer, and splits choose, by it
 }
 
 // score appends one row to out for each row of in.

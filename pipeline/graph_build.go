@@ -98,7 +98,15 @@ func (b *builder) collect(n *Node, path, at string, made map[string]bool) bool {
 			return false
 		}
 		for _, f := range sig.Inputs.Fields() {
-			if !made[f.Name] {
+			switch {
+			case made[f.Name]:
+			case b.apart(&f):
+				for _, name := range f.Features {
+					if !made[name] {
+						b.column(schemas.Field{Name: name, Type: f.Type, Nullable: f.Nullable}, path, document.Join(at, "model"))
+					}
+				}
+			default:
 				b.column(f, path, document.Join(at, "model"))
 			}
 		}
@@ -117,6 +125,29 @@ func (b *builder) collect(n *Node, path, at string, made map[string]bool) bool {
 		}
 	}
 	return ok
+}
+
+// apart reports whether the elements of a packed tensor are columns of their own in this route: where another node reads
+// one of them by its name, or as an element of another tensor.
+func (b *builder) apart(t *schemas.Field) bool {
+	if len(t.Features) == 0 {
+		return false
+	}
+	read := func(name string) bool { return slices.Contains(t.Features, name) }
+	for name := range b.spec.Columns {
+		if read(name) {
+			return true
+		}
+	}
+	for _, sig := range b.sigs {
+		for _, f := range sig.Inputs.Fields() {
+			other := f.Name != t.Name || !sameType(&f, t) || !slices.Equal(f.Features, t.Features)
+			if len(f.Features) == 0 && read(f.Name) || other && slices.ContainsFunc(f.Features, read) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // made adds the names of the columns that a node answers with.
@@ -184,18 +215,35 @@ func (b *builder) build(n *Node, path, at, role string, env *schemas.Schema) gra
 
 func (b *builder) model(facts *nodeFacts, at string, env *schemas.Schema) graphNode {
 	sig := b.sigs[facts.path]
+	facts.in, facts.out = sig.Inputs, sig.Outputs
+	n := &scoringNode{nodeFacts: facts, takes: sig.Inputs}
+	var reads []string
 	for _, f := range sig.Inputs.Fields() {
-		switch i := env.Index(f.Name); {
+		i := env.Index(f.Name)
+		switch {
+		case i < 0 && len(f.Features) > 0:
+			reads = append(reads, f.Features...)
+			facts.in = nil
 		case i < 0:
 			b.fault(at, "the model reads column %q, which is not there%s", f.Name, document.Meant(f.Name, namesOf(env)))
 			return nil
 		case !sameType(env.Field(i), &f):
 			b.fault(at, "the model reads column %q as %s, and a step before makes it %s: cast it there", f.Name, typeText(&f), typeText(env.Field(i)))
 			return nil
+		default:
+			reads = append(reads, f.Name)
 		}
 	}
-	facts.in, facts.out = sig.Inputs, sig.Outputs
-	return &scoringNode{nodeFacts: facts}
+	if facts.in != nil {
+		return n
+	}
+	facts.in = union(env, nil, reads...)
+	var err error
+	if n.pack, err = combine.NewStack(nil, facts.in, sig.Inputs); err != nil {
+		b.fault(at, "%v", schemas.AsError("", err).Err)
+		return nil
+	}
+	return n
 }
 
 // below builds the children of a node; nil if one has a fault.

@@ -34,7 +34,7 @@ func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 		a := &all[m]
 		// Rows keep their numbers, so that what a member tells of them needs no translation.
 		t := &trace{by: make([]int32, len(f.by)), failed: make([]*schemas.Error, len(f.failed))}
-		a.f = &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner}
+		a.f = &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner, past: f.past}
 		ask := func() {
 			defer func() {
 				if a.panic = recover(); a.panic != nil {

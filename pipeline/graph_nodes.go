@@ -2,52 +2,103 @@ package pipeline
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/leatstream/leat/pipeline/route"
+	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
 )
 
 // scoringNode runs a model.
-type scoringNode struct{ *nodeFacts }
+type scoringNode struct {
+	*nodeFacts
+	takes *schemas.Schema // of the model
+	pack  *combine.Stack  // from in to takes; nil: they are the same
+	packs sync.Pool       // of *packed
+}
+
+// packed is what a model takes, and what it takes to make it.
+type packed struct{ in, work *schemas.Batch }
 
 func (n *scoringNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
 	first := f.enter(n.nodeFacts, ids)
-	rows := n.checked(f, in, ids, first)
-	if rows == nil {
-		n.score(f, in, ids, first, 0, in.Rows(), out)
-	} else {
-		n.scoreSome(f, in, ids, first, rows, out)
+	if f.past != nil {
+		f.past.answer(f, n.nodeFacts, ids, first, out)
+		return
 	}
 	for _, row := range ids {
 		f.by[row] = int32(n.index)
 	}
+	if n.pack == nil {
+		n.scoreAll(f, in, ids, first, out)
+		return
+	}
+	p, _ := n.packs.Get().(*packed)
+	if p == nil {
+		p = &packed{schemas.NewBatch(n.takes), schemas.NewBatch(n.pack.Work())}
+	}
+	bad, err := n.pack.Append(nil, in, p.work, p.in, 0, in.Rows(), nil)
+	switch {
+	case err != nil:
+		for i, row := range ids {
+			f.visits[first+i].err = f.fail(row, err)
+			blank(out)
+		}
+	case len(bad) == 0:
+		n.scoreAll(f, p.in, ids, first, out)
+	default: // the others are packed
+		n.scoreSome(f, p.in, ids, first, n.without(f, ids, first, func(i int) error {
+			if len(bad) > 0 && bad[0].Row == i {
+				e := bad[0].Err
+				bad = bad[1:]
+				return e
+			}
+			return nil
+		}), out)
+	}
+	p.in.Reset()
+	p.work.Reset()
+	n.packs.Put(p)
+}
+
+func (n *scoringNode) scoreAll(f *flow, in *schemas.Batch, ids []int32, first int, out *schemas.Batch) {
+	rows := n.checked(f, in, ids, first)
+	if rows == nil {
+		n.score(f, in, ids, first, 0, in.Rows(), out)
+		return
+	}
+	some := schemas.NewBatch(n.takes)
+	for _, r := range rows {
+		some.AppendRange(in, int(r), int(r)+1)
+	}
+	n.scoreSome(f, some, ids, first, rows, out)
 }
 
 // checked returns the rows that the model takes, nil for all.
 func (n *scoringNode) checked(f *flow, in *schemas.Batch, ids []int32, first int) (rows []int32) {
 	if bad := n.nulls(in); bad != nil {
-		return n.without(f, in, ids, first, bad)
+		return n.without(f, ids, first, bad)
 	}
 	c := n.loaded.check
 	if c == nil || c.CheckRows(in, 0, in.Rows()) == nil {
 		return nil
 	}
-	return n.without(f, in, ids, first, func(i int) error { return c.CheckRows(in, i, i+1) })
+	return n.without(f, ids, first, func(i int) error { return c.CheckRows(in, i, i+1) })
 }
 
 // nulls says why a row cannot be scored that has a null where the model takes none: nil if no row has.
 func (n *scoringNode) nulls(in *schemas.Batch) func(i int) error {
 	any := false
-	for c := range n.in.Len() {
-		any = any || !n.in.Field(c).Nullable && in.Column(c).Nulls() > 0
+	for c := range n.takes.Len() {
+		any = any || !n.takes.Field(c).Nullable && in.Column(c).Nulls() > 0
 	}
 	if !any {
 		return nil
 	}
 	return func(i int) error {
-		for c := range n.in.Len() {
-			if fd := n.in.Field(c); !fd.Nullable && in.Column(c).IsNull(i) {
+		for c := range n.takes.Len() {
+			if fd := n.takes.Field(c); !fd.Nullable && in.Column(c).IsNull(i) {
 				return schemas.FieldErrorf(schemas.Invalid, "pipeline.score", fd.Name, "null, and model %s takes none", n.model.Name)
 			}
 		}
@@ -56,9 +107,9 @@ func (n *scoringNode) nulls(in *schemas.Batch) func(i int) error {
 }
 
 // without returns the rows that are not bad, and fails the others.
-func (n *scoringNode) without(f *flow, in *schemas.Batch, ids []int32, first int, bad func(i int) error) []int32 {
+func (n *scoringNode) without(f *flow, ids []int32, first int, bad func(i int) error) []int32 {
 	rows := make([]int32, 0, len(ids))
-	for i := range in.Rows() {
+	for i := range ids {
 		if err := bad(i); err != nil {
 			f.visits[first+i].err = f.fail(ids[i], err)
 			continue
@@ -68,13 +119,12 @@ func (n *scoringNode) without(f *flow, in *schemas.Batch, ids []int32, first int
 	return rows
 }
 
-// scoreSome scores some rows of in; the others get blanks.
-func (n *scoringNode) scoreSome(f *flow, in *schemas.Batch, ids []int32, first int, rows []int32, out *schemas.Batch) {
-	some, part := schemas.NewBatch(n.in), n.batch()
+// scoreSome scores the rows of some, which are rows of ids; the others get blanks.
+func (n *scoringNode) scoreSome(f *flow, some *schemas.Batch, ids []int32, first int, rows []int32, out *schemas.Batch) {
+	part := n.batch()
 	defer n.free(part)
 	left := make([]int32, len(rows))
 	for i, r := range rows {
-		some.AppendRange(in, int(r), int(r)+1)
 		left[i] = ids[r]
 	}
 	at := len(f.visits)
@@ -87,7 +137,7 @@ func (n *scoringNode) scoreSome(f *flow, in *schemas.Batch, ids []int32, first i
 		f.visits[first+int(r)] = f.visits[at+i]
 	}
 	f.visits = f.visits[:at]
-	for i, k := 0, 0; i < in.Rows(); i++ {
+	for i, k := 0, 0; i < len(ids); i++ {
 		if k < len(rows) && rows[k] == int32(i) {
 			out.AppendRange(part, k, k+1)
 			k++
@@ -104,7 +154,7 @@ func (n *scoringNode) score(f *flow, in *schemas.Batch, ids []int32, first, from
 	}
 	rows := in
 	if from > 0 || to < in.Rows() {
-		rows = schemas.NewBatch(n.in)
+		rows = schemas.NewBatch(n.takes)
 		rows.AppendRange(in, from, to)
 	}
 	start := time.Now()
@@ -221,6 +271,10 @@ func (s *splitter) choose(f *flow, in *schemas.Batch, ids []int32, first int) {
 	var scratch [64]byte
 	for i, row := range ids {
 		v := &f.visits[first+i]
+		if f.past != nil {
+			s.again(f.past, v)
+			continue
+		}
 		it := f.owner(int(row))
 		if s.forced {
 			if arm := forcedArm(it, s.path, s.arms); arm >= 0 {
@@ -237,8 +291,9 @@ func (s *splitter) choose(f *flow, in *schemas.Batch, ids []int32, first int) {
 		if len(key) == 0 {
 			key = append(key, it.id...)
 		}
-		arm := s.split.Arm(key)
-		v.arm, v.propensity = int32(arm), float64(s.parts[arm])/fullWeight
+		v.seed = s.split.Seed(key)
+		v.arm = int32(s.split.ArmOf(v.seed))
+		v.propensity = float64(s.parts[v.arm]) / fullWeight
 	}
 }
 

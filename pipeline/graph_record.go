@@ -84,7 +84,7 @@ func (l *line) visited(r *run, it *item, w *work) error {
 		for _, v := range t.visitsOf(i) {
 			*row = env
 			row.Row, row.BatchSize, row.BatchRow = int32(it.row(i-it.from)), v.batch, v.at
-			row.Propensity, row.Score = v.propensity, v.took
+			row.Propensity, row.Seed, row.Score = v.propensity, v.seed, v.took
 			n := it.rev.route.nodes[v.node]
 			var in, out *schemas.Batch
 			outRow := 0

@@ -232,3 +232,132 @@ route:
 	same(t, p.visitsOf("r2", 0), "route primary m 1 invalid", "route/prepare stage 1 x=null", "route/score stage short 1 invalid",
 		"route/score/short arm small 1 invalid", "route/score/short/small stage m 1 invalid")
 }
+
+// TestDerive: what a route has decided comes out again from its records alone, without models; a record that was tampered
+// with does not.
+func TestDerive(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	rev := p.apply(routed(t, p.model, "deep", `
+columns: {minutes: int64, x: float64}
+route:
+  sequence:
+    - name: prepare
+      transform: {columns: {x: "double(input.minutes) / 2.0 + input.x"}}
+    - name: part
+      split:
+        header: X-User
+        forced: true
+        arms:
+          - name: a
+            weight: 60
+            cascade:
+              - {name: small, accept: output.score > 50.0, model: m@3}
+              - name: large
+                switch:
+                  - {name: odd, when: "input.x < 5.0", model: m@4}
+                  - {name: even, model: m@5}
+          - name: b
+            weight: 40
+            ensemble:
+              columns: {score: mean, by: majority_vote}
+              members:
+                - {name: one, model: m@6}
+                - {name: two, split: {key: text, arms: [{name: l, weight: 50, model: m@7}, {name: r, weight: 50, model: m@8}]}}
+`))
+	sigs := map[string]schemas.Signature{}
+	for _, m := range rev.Models {
+		sigs[m.Node] = p.model.sig
+	}
+	const requests, each = 60, 15
+	for i := range requests {
+		var rows []string
+		for k := range each {
+			rows = append(rows, fmt.Sprintf(`{"x":%d,"minutes":%d,"text":"key-%d"}`, (i*7+k)%40, (i+k*3)%30, (i*each+k)%23))
+		}
+		header := []string{schemas.HeaderRequestID, fmt.Sprint("r", i), "X-User", fmt.Sprint("user-", i%17)}
+		if i%10 == 0 {
+			header = append(header, schemas.HeaderArm, "route/part=b")
+		}
+		if a := p.ask("deep", []byte(`{"rows":[`+strings.Join(rows, ",")+`]}`), header...); a.err != nil {
+			t.Fatal(a.err)
+		}
+	}
+	by := map[string][]*lineage.Record{}
+	for _, r := range p.records(lineage.Query{Pipeline: "deep"}) {
+		by[r.RequestID] = append(by[r.RequestID], r)
+	}
+	decisions, forced := 0, 0
+	seenArms := map[string]int{}
+	for id, recs := range by {
+		ds, err := pipeline.Derive(rev, sigs, recs)
+		if err != nil {
+			t.Fatal(id, err)
+		}
+		for _, d := range ds {
+			if !d.Equal {
+				t.Fatalf("%s: %+v", id, d)
+			}
+			if decisions++; d.Propensity == 0 {
+				forced++
+			}
+			seenArms[d.Node+" "+d.Derived]++
+		}
+	}
+	if len(by) != requests || decisions < requests*each || forced != requests/10*each || len(seenArms) != 8 {
+		t.Fatalf("%d requests, %d decisions, %d forced: %v", len(by), decisions, forced, seenArms)
+	}
+	for _, tamper := range []func(r *lineage.Record){
+		func(r *lineage.Record) { r.Seed++ }, func(r *lineage.Record) { r.Arm = map[string]string{"a": "b", "b": "a"}[r.Arm] },
+	} {
+		unequal := 0
+		for _, recs := range by {
+			for _, r := range recs {
+				if old := *r; r.Node == "route/part" && r.Propensity > 0 {
+					tamper(r)
+					ds, err := pipeline.Derive(rev, sigs, recs)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, d := range ds {
+						if !d.Equal {
+							unequal++
+						}
+					}
+					*r = old
+				}
+			}
+		}
+		if unequal == 0 {
+			t.Error("a record that was tampered with is equal")
+		}
+	}
+}
+
+// TestPacked: a route's models may take the same features by name and as one packed tensor; a request names them.
+func TestPacked(t *testing.T) {
+	named := schemas.MustSchema(schemas.Field{Name: "b", Type: schemas.Float64}, schemas.Field{Name: "text", Type: schemas.String, Nullable: true})
+	tensor := schemas.MustSchema(schemas.Field{Name: "features", Type: schemas.Float64, Shape: []int{2}, Features: []string{"a", "b"}})
+	spec, err := pipeline.ParseSpec([]byte("apiVersion: leat/v1\nkind: Pipeline\nname: x\nroute: {split: {key: text, arms: [{name: l, weight: 50, model: named}, {name: r, weight: 50, model: tensor}]}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sig, err := spec[0].Resolve(t.Context(), typed{"named": named, "tensor": tensor}, pipeline.Facts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := sig.Inputs.String(); got != "b float64, text string?, a float64" {
+		t.Fatal(got)
+	}
+}
+
+// typed finds models by what they take.
+type typed map[string]*schemas.Schema
+
+func (r typed) Resolve(_ context.Context, ref schemas.ModelRef) (scorers.Version, error) {
+	v := scorers.Version{Name: ref.Name, Version: 1, Digest: ref.Name}
+	v.Probed.Signature = schemas.Signature{Inputs: r[ref.Name], Outputs: schemas.MustSchema(schemas.Field{Name: "y", Type: schemas.Float64})}
+	return v, nil
+}
+
+func (typed) Known(context.Context, string) ([]string, error) { return nil, nil }

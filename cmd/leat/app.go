@@ -182,6 +182,9 @@ func (a *app) openModels(ctx context.Context) error {
 	}
 	cc := control.Default()
 	cc.Facts = pipeline.Facts{Transport: a.cfg.Transport, Lineage: a.cfg.Lineage.Transport, Kafka: a.cfg.hasKafka(), Registry: a.cfg.Schemas.URL != ""}
+	cc.Records = func(ctx context.Context, id string, limit int) ([]*lineage.Record, error) {
+		return a.reader.Get(ctx, id, limit)
+	}
 	history, err := a.client.OpenLog(ctx, cc.Log())
 	if err != nil {
 		return err

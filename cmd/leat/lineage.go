@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/control"
 )
 
 func lineageCommand(e *env) *cobra.Command {
@@ -23,7 +25,7 @@ func lineageCommand(e *env) *cobra.Command {
 which model answered, what went in and out, and when. Repeats of one record are
 folded to the first; --all shows them too.`,
 	}
-	cmd.AddCommand(lineageTail(e), lineageGet(e), lineageList(e), lineageCount(e), lineageExport(e), lineageStatus(e), lineagePrune(e))
+	cmd.AddCommand(lineageTail(e), lineageGet(e), lineageExplain(e), lineageList(e), lineageCount(e), lineageExport(e), lineageStatus(e), lineagePrune(e))
 	return cmd
 }
 
@@ -220,6 +222,58 @@ included. The id is what the answer's Leat-Request-Id said.`,
 				}
 			})
 		},
+	}
+}
+
+func lineageExplain(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "explain-route REQUEST_ID", Short: "Derive again how the rows of a request found their way", Args: cobra.ExactArgs(1),
+		Long: `Derive every decision of a request's route again, from what is recorded: splits by
+their recorded seed, conditions by the recorded input and by what the models have
+answered. No model is run. Exit status 1 if a decision does not come out as recorded.`,
+		Example: "  leat lineage explain-route 01K0W6M1C2X3",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.dial()
+			if err != nil {
+				return err
+			}
+			var r control.ExplainReply
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/lineage/"+url.PathEscape(args[0])+"/route", nil, nil, &r); err != nil {
+				return err
+			}
+			if err := e.print(r, func(w io.Writer) { printExplanations(w, r.Explanations) }); err != nil {
+				return err
+			}
+			for _, x := range r.Explanations {
+				if !x.Equal {
+					return failed(fmt.Errorf("a decision of pipeline %s does not come out as recorded", x.Pipeline))
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func printExplanations(w io.Writer, xs []control.Explanation) {
+	for _, x := range xs {
+		fmt.Fprintf(w, "%s, revision %.12s\n", x.Pipeline, x.Revision)
+		if len(x.Decisions) == 0 {
+			fmt.Fprintln(w, "  one model: there was nothing to decide")
+			continue
+		}
+		var rows [][]string
+		for _, d := range x.Decisions {
+			how := "equal"
+			switch {
+			case !d.Equal:
+				how = "NOT EQUAL"
+			case d.Propensity == 0:
+				how = "forced by the caller"
+			}
+			rows = append(rows, []string{strconv.Itoa(int(d.Row)), d.Node, cmp.Or(d.Recorded, "-"), cmp.Or(d.Derived, "-"),
+				strconv.FormatFloat(d.Propensity, 'g', 4, 64), how})
+		}
+		table(w, []string{"ROW", "NODE", "RECORDED", "DERIVED", "PROPENSITY", ""}, rows)
 	}
 }
 

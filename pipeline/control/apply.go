@@ -123,7 +123,7 @@ func (d *draft) activate(rev *pipeline.Revision) error {
 	}
 	d.setPipeline(name, rev)
 	d.changes = append(d.changes, ch)
-	d.note(Entry{Action: ch.Action, Pipeline: name, From: ch.From, To: ch.To, Models: rev.Models, Diff: ch.Diff})
+	d.note(Entry{Action: ch.Action, Pipeline: name, From: ch.From, To: ch.To, Models: rev.Models, Diff: ch.Diff, Spec: &rev.Spec})
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/document"
@@ -37,6 +38,8 @@ type Config struct {
 	LogBytes int64         `yaml:"log_bytes"`
 
 	Facts pipeline.Facts `yaml:"-"` // what specs are checked against
+	// Records returns the records of a request, for Explain; nil: there is no lineage.
+	Records func(ctx context.Context, requestID string, limit int) ([]*lineage.Record, error) `yaml:"-"`
 }
 
 // Default returns 2 s and 64 MiB.

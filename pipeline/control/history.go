@@ -23,6 +23,7 @@ type Entry struct {
 	To       string                   `json:"to,omitempty"`
 	Models   []pipeline.ResolvedModel `json:"models,omitempty"` // of To
 	Diff     string                   `json:"diff,omitempty"`   // unified, of the spec as YAML
+	Spec     *pipeline.Spec           `json:"spec,omitempty"`   // of To; not in what History returns
 }
 
 func (e *Entry) subject() string {
@@ -59,6 +60,7 @@ func (c *Control) History(ctx context.Context, pipeline, model string, limit int
 			return true
 		}
 		seen[e.Epoch] = true
+		e.Spec = nil
 		out = append(out, e)
 		if len(out) > 2*limit { // only the newest are wanted, and they come last
 			out = append(out[:0], out[len(out)-limit:]...)

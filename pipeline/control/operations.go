@@ -129,6 +129,11 @@ type HistoryReply struct {
 	Next    string  `json:"next,omitempty"`
 }
 
+// ExplainReply is one explanation for each pipeline and revision.
+type ExplainReply struct {
+	Explanations []Explanation `json:"explanations"`
+}
+
 type (
 	nameRequest struct {
 		Name string `path:"name"`
@@ -166,6 +171,9 @@ type (
 		Spec   string `json:"spec" doc:"one or several pipelines as YAML or JSON text"`
 		DryRun bool   `json:"dry_run,omitempty" doc:"change nothing; reply with what would change"`
 	}
+	explainRequest struct {
+		RequestID string `path:"request_id"`
+	}
 	canaryRequest struct {
 		Name string `path:"name"`
 		CanaryChange
@@ -195,6 +203,7 @@ func (c *Control) Operations() []api.Operation {
 		api.Op("pipelines.apply", "POST", "/v1/pipelines", api.Admin, "Make pipelines what their specs say: all or none.", c.opApply),
 		api.Op("pipelines.delete", "DELETE", "/v1/pipelines/{name}", api.Admin, "Delete a pipeline.", c.opDeletePipeline),
 		api.Op("pipelines.canary", "POST", "/v1/pipelines/{name}/canary", api.Admin, "Start a canary, change its share, promote or abort it: one revision.", c.opCanary),
+		api.Op("lineage.explain", "GET", "/v1/lineage/{request_id}/route", api.Read, "Derive again how the rows of a request found their way.", c.opExplain),
 		api.Op("pipelines.schema", "GET", "/v1/schemas/pipeline", api.Read, "The JSON Schema of a pipeline's spec, for editors.", c.opSchema),
 	}
 }
@@ -457,6 +466,11 @@ func (c *Control) opApply(ctx context.Context, r *applyRequest) (*Result, error)
 		return nil, err
 	}
 	return result(c.Apply(ctx, specs, r.DryRun))
+}
+
+func (c *Control) opExplain(ctx context.Context, r *explainRequest) (*ExplainReply, error) {
+	xs, err := c.Explain(ctx, r.RequestID)
+	return &ExplainReply{Explanations: xs}, err
 }
 
 func (c *Control) opCanary(ctx context.Context, r *canaryRequest) (*Result, error) {

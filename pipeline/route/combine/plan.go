@@ -137,14 +137,14 @@ func (b *builder) plan(op string) (*Plan, error) {
 
 // check looks at the members as such and reports whether their outputs can be looked at.
 func (b *builder) check() bool {
-	b.faults = append(b.faults, checkMembers(b.members)...)
+	b.faults = append(b.faults, checkMembers(b.members, 1)...)
 	return len(b.members) > 0 && len(b.members) <= MaxMembers &&
 		!slices.ContainsFunc(b.members, func(m Member) bool { return m.Output == nil })
 }
 
-func checkMembers(members []Member) (fs document.Faults) {
-	if n := len(members); n == 0 || n > MaxMembers {
-		fs = append(fs, document.Fault{Path: "members", Text: fmt.Sprintf("%d of them: want 1 to %d", n, MaxMembers)})
+func checkMembers(members []Member, least int) (fs document.Faults) {
+	if n := len(members); n < least || n > MaxMembers {
+		fs = append(fs, document.Fault{Path: "members", Text: fmt.Sprintf("%d of them: want %d to %d", n, least, MaxMembers)})
 	}
 	seen := map[string]int{}
 	for i, m := range members {

@@ -40,14 +40,14 @@ type source struct {
 	element int // -1: the whole column
 }
 
-// NewStack plans to feed a model from members and the request. The error is Invalid and holds all faults
+// NewStack plans to feed a model from members and the request, or, without members, from the request alone. The error is Invalid and holds all faults
 // (document.Faults), with paths relative to the ensemble: an input that nobody gives, one that several do, one whose type
 // cannot be cast, and one that may be null (a member that is not Required, a nullable column) where the model takes none.
 // A null of the request is no fault: it fails its row.
 func NewStack(members []Member, request, model *schemas.Schema) (*Stack, error) {
 	const op = "combine.NewStack"
 	b := stackBuilder{members: slices.Clone(members), request: request, names: map[string][]found{}}
-	b.faults = append(b.faults, checkMembers(b.members)...)
+	b.faults = append(b.faults, checkMembers(b.members, 0)...)
 	for i := range b.members {
 		if b.members[i].Weight != 0 {
 			b.fault(at(i)+".weight", "the model weighs its inputs itself; take the weight away")

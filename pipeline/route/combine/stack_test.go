@@ -198,7 +198,6 @@ combine.model: input "boosted_label" of f takes no null, but member boosted may 
 		{"a column that may be null", []combine.Member{member("a!", schema(null(field("x", schemas.Float32))))}, one(field("a_x", schemas.Float32)),
 			`combine.model: input a_x float32 takes no null, but column x of member a may be null; give it a default in a transform`},
 		{"weights", members("forest:2", "boosted!"), one(field("distance", schemas.Int32)), `members[0].weight: the model weighs its inputs itself; take the weight away`},
-		{"no members", nil, one(field("distance", schemas.Int32)), `members: 0 of them: want 1 to 64`},
 		{"a name twice", members("a!", "a!"), one(field("distance", schemas.Int32)), `members[1].name: "a" is the name of members[0] already`},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -308,5 +307,31 @@ func TestStackTooMuchText(t *testing.T) {
 		if _, err := s.Append([]*schemas.Batch{b}, nil, work, dst, 1, 3, nil); err != nil || show(dst, 1) != "four" {
 			t.Errorf("%s: %v", input, err)
 		}
+	}
+}
+
+// TestStackOfNobody: without members, a model takes the columns of the request: its packed tensor is filled from them.
+func TestStackOfNobody(t *testing.T) {
+	request := schemas.MustSchema(
+		schemas.Field{Name: "a", Type: schemas.Float32}, schemas.Field{Name: "b", Type: schemas.Int64, Nullable: true})
+	model := schemas.MustSchema(schemas.Field{Name: "x", Type: schemas.Float32, Shape: []int{2}, Features: []string{"b", "a"}})
+	s, err := combine.NewStack(nil, request, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, work, out := schemas.NewBatch(request), schemas.NewBatch(s.Work()), schemas.NewBatch(model)
+	for _, b := range []int64{7, 1<<24 + 1} { // the second is no float32
+		schemas.Append(in.Column(0), float32(0.5))
+		schemas.Append(in.Column(1), b)
+		in.Column(0).EndRow()
+		in.Column(1).EndRow()
+		in.Advance(1)
+	}
+	bad, err := s.Append(nil, in, work, out, 0, 2, nil)
+	if err != nil || len(bad) != 1 || bad[0].Row != 1 || out.Rows() != 1 {
+		t.Fatal(bad, err, out.Rows())
+	}
+	if got := schemas.Values[float32](out.Column(0)); got[0] != 7 || got[1] != 0.5 {
+		t.Fatal(got)
 	}
 }
