@@ -12,8 +12,8 @@ import (
 	"github.com/leatstream/leat/schemas"
 )
 
-// estimateDraws makes the error of an estimate small beside that of counting decisions.
-const estimateDraws = 100_000
+// estimateDraws makes the error of an estimate no larger than that of counting sizes()/10 decisions.
+func estimateDraws() int { return sizes() / 10 }
 
 var policies = []Policy{EpsilonGreedy, UCB1, Thompson, ThompsonGaussian, LinUCB, LinThompson}
 
@@ -115,7 +115,7 @@ func TestPropensities(t *testing.T) {
 					b := banditOf(policy, arms, 3)
 					b.MinimumShare = share
 					if b.Draws > 0 {
-						b.Draws = estimateDraws // its error is far below what n decisions show
+						b.Draws = estimateDraws() // its error is allowed for
 					}
 					p := mustPlan(t, b)
 					s := stateOf(t, p, rewards)
@@ -162,7 +162,7 @@ func checkFrequencies(t *testing.T, what string, p *Plan, n int, x []float64, s 
 		counts[mustDecide(t, p, mix(uint64(i)), x, s).Arm]++
 	}
 	for i, c := range counts {
-		sigma := math.Sqrt(ps[i]*(1-ps[i])*float64(n)) + float64(n)*0.5/math.Sqrt(estimateDraws)
+		sigma := math.Sqrt(ps[i]*(1-ps[i])*float64(n)) + float64(n)*0.5/math.Sqrt(float64(estimateDraws()))
 		if math.Abs(float64(c)-ps[i]*float64(n)) > 4*sigma+1 {
 			t.Errorf("%s: arm %d was chosen %d times of %d, its propensity is %v", what, i, c, n, ps[i])
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/leatstream/leat/schemas"
@@ -188,6 +189,40 @@ func TestStateStays(t *testing.T) {
 		}
 		if at, _ := s.Position(); at != rs[99].Position {
 			t.Errorf("%s: state at %d, want %d", policy, at, rs[99].Position)
+		}
+	}
+}
+
+// TestStateShared: goroutines decide by one state while its fold goes on and makes others (with -race).
+func TestStateShared(t *testing.T) {
+	for _, policy := range policies {
+		p := mustPlan(t, banditOf(policy, 3, 4))
+		rs := rewardsOf(p, rand.New(rand.NewPCG(4, 5)), 60)
+		f := NewFold(p)
+		applyAll(t, f, rs[:30])
+		s := f.State()
+		var wg sync.WaitGroup
+		var got [3][]Decision
+		for g := range got {
+			wg.Go(func() {
+				for i := range uint64(100) {
+					d, err := Decide(p, mix(i), contextOf(p, i), s)
+					if err != nil {
+						t.Error(err)
+					}
+					got[g] = append(got[g], d)
+				}
+			})
+		}
+		for _, r := range rs[30:50] {
+			applyAll(t, f, []Reward{r})
+			if r.Position%8 == 0 {
+				f.State()
+			}
+		}
+		wg.Wait()
+		if !slices.Equal(got[0], got[1]) || !slices.Equal(got[0], got[2]) {
+			t.Errorf("%s: goroutines decide differently by one state", policy)
 		}
 	}
 }

@@ -8,25 +8,26 @@ import (
 // TestEstimate: 500 draws estimate a propensity without a bias, also given what was chosen, and with an error no larger than
 // that of independent draws.
 func TestEstimate(t *testing.T) {
-	const each, n = 500, 40_000
+	const each = 500
+	n := uint64(sizes() / 25)
 	for _, arms := range []int{2, 3, 7} {
 		b := banditOf(LinThompson, arms, 3)
 		b.Draws = each
 		p := mustPlan(t, b)
 		s := stateOf(t, p, 20*arms)
 		x := contextOf(p, 99)
-		want := make([]float64, arms) // by 10^6 independent draws
+		want := make([]float64, arms) // by as many independent draws
 		var l linearScores
 		if err := l.score(p, x, s); err != nil {
 			t.Fatal(err)
 		}
 		var d draws
 		d.seed(1, laneLatin)
-		for range MaxDraws {
-			want[l.sample(&d, arms)] += 1.0 / MaxDraws
+		for range sizes() {
+			want[l.sample(&d, arms)] += 1 / float64(sizes())
 		}
 		sums, squares, counts := make([]float64, arms), make([]float64, arms), make([]float64, arms)
-		for i := range uint64(n) {
+		for i := range n {
 			d := mustDecide(t, p, mix(i), x, s)
 			v := (d.Propensity*(each+1) - 1/float64(arms)) / each // without what share adds
 			sums[d.Arm] += v
@@ -38,7 +39,7 @@ func TestEstimate(t *testing.T) {
 				continue
 			}
 			variance := w * (1 - w) / each
-			sigma := math.Sqrt(variance/counts[i]) + math.Sqrt(w*(1-w)/MaxDraws)
+			sigma := math.Sqrt(variance/counts[i]) + math.Sqrt(w*(1-w)/float64(sizes()))
 			if got := sums[i] / counts[i]; math.Abs(got-w) > 4*sigma+0.1/each {
 				t.Errorf("%d arms, arm %d: estimates have a mean of %v over %v decisions, want %v +- %v", arms, i, got, counts[i], w, 4*sigma)
 			}
@@ -85,7 +86,7 @@ func TestLatinTies(t *testing.T) {
 
 // TestPosterior compares the shares of two arms with their closed forms, under parameters that are not the defaults.
 func TestPosterior(t *testing.T) {
-	const n = MaxDraws
+	n := sizes()
 	normal := func(z float64) float64 { return math.Erfc(-z/math.Sqrt2) / 2 }
 	check := func(what string, p *Plan, x []float64, s *State, want float64) {
 		t.Helper()
@@ -96,7 +97,7 @@ func TestPosterior(t *testing.T) {
 		if want < 0.02 || want > 0.98 {
 			t.Errorf("%s: a share of %v tells little", what, want)
 		}
-		if math.Abs(got[0]-want) > 4*0.5/math.Sqrt(n) {
+		if math.Abs(got[0]-want) > 4*0.5/math.Sqrt(float64(n)) {
 			t.Errorf("%s: arm 0 has a share of %v, want %v", what, got[0], want)
 		}
 	}
