@@ -161,7 +161,7 @@ func (e *env) printRecordLine(b []byte) error {
 	}
 	model := v.Pipeline
 	if v.Model != "" {
-		model += " " + v.Model + "@" + strconv.Itoa(v.Version)
+		model += " " + madeBy(v.Model, v.Version)
 	}
 	what := string(v.Output)
 	if v.Status != lineage.StatusOK {
@@ -181,6 +181,14 @@ func (e *env) printRecordLine(b []byte) error {
 	_, err := fmt.Fprintf(e.out, "%s  %s  %s  %s/%d  %s  %s%s\n", v.Scored.Local().Format("15:04:05.000"), model, via, v.RequestID, v.Row,
 		micros(time.Duration(v.QueueNS+v.ScoreNS)), what, flags)
 	return err
+}
+
+// madeBy names what answered: a model's version, or a pipeline in which several models have a part in the answer.
+func madeBy(name string, version int) string {
+	if version == 0 {
+		return name
+	}
+	return name + "@" + strconv.Itoa(version)
 }
 
 // micros writes a short time.
@@ -300,15 +308,24 @@ func (e *env) printRecord(w io.Writer, v *lineage.View) {
 		line("error id", v.ErrorID)
 	}
 	line("pipeline", fmt.Sprintf("%s, revision %.12s", v.Pipeline, v.Revision))
-	if v.Model != "" {
-		line("model", fmt.Sprintf("%s@%d, digest %.12s", v.Model, v.Version, v.Digest))
+	if v.Digest != "" {
+		line("model", fmt.Sprintf("%s, digest %.12s", madeBy(v.Model, v.Version), v.Digest))
+	} else {
+		line("model", madeBy(v.Model, v.Version))
 	}
 	node := v.Node
 	if v.Role != "" {
 		node += " (" + v.Role + ")"
 	}
 	line("node", node)
-	line("arm", v.Arm)
+	switch p := v.Propensity; {
+	case v.Arm == "" || p == 1:
+		line("arm", v.Arm)
+	case p == 0:
+		line("arm", v.Arm+", forced by the caller")
+	default:
+		line("arm", fmt.Sprintf("%s, chosen with probability %v", v.Arm, p))
+	}
 	line("caller", strings.TrimSpace(v.Principal+" via "+v.Via))
 	line("from", v.From)
 	line("job", v.Run)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -61,11 +62,22 @@ func pipelinesList(e *env) *cobra.Command {
 }
 
 func pipelinesShow(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use: "show NAME", Short: "Show a pipeline's spec, signature and what its references mean now", Args: cobra.ExactArgs(1),
-		Example:           "  leat pipelines show flight-delay\n  leat pipelines show flight-delay > p.yaml   # edit, then leat apply p.yaml",
+	var dot, mermaid bool
+	cmd := &cobra.Command{
+		Use: "show NAME", Short: "Show a pipeline's spec, signature, route and what its references mean now", Args: cobra.ExactArgs(1),
+		Long: `Print the pipeline as a file that leat apply takes: its spec with defaults filled in,
+and as comments what its references mean now, the columns of requests and answers,
+and, of several nodes, the route drawn as a tree.
+
+--dot and --mermaid write the route alone, for Graphviz and for Mermaid.`,
+		Example: `  leat pipelines show flight-delay
+  leat pipelines show flight-delay > p.yaml   # edit, then leat apply p.yaml
+  leat pipelines show flights-cascade --dot | dot -Tsvg > route.svg`,
 		ValidArgsFunction: e.completePipelines,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if e.json && (dot || mermaid) {
+				return &exitError{exitUsage, errors.New("--json shows the whole pipeline, --dot and --mermaid draw its route: give one of them")}
+			}
 			c, err := e.dial()
 			if err != nil {
 				return err
@@ -74,12 +86,31 @@ func pipelinesShow(e *env) *cobra.Command {
 			if err := c.call(cmd.Context(), http.MethodGet, "/v1/pipelines/"+url.PathEscape(args[0]), nil, nil, &d); err != nil {
 				return err
 			}
+			if dot || mermaid {
+				draw := pipeline.DrawDot
+				if mermaid {
+					draw = pipeline.DrawMermaid
+				}
+				text := draw(&d.Revision)
+				if text == "" {
+					return failed(fmt.Errorf("pipeline %s has nothing to draw: its route is one model, %s", d.Spec.Name, d.Spec.Route.Model))
+				}
+				_, err := io.WriteString(e.out, text)
+				return failed(err)
+			}
 			return e.print(d, func(w io.Writer) {
 				fmt.Fprint(w, d.YAML)
 				fmt.Fprintf(w, "# takes %s\n# gives %s\n", d.Signature.Inputs, d.Signature.Outputs)
+				if tree := pipeline.Draw(&d.Revision); tree != "" {
+					fmt.Fprintf(w, "#\n# %s\n", strings.ReplaceAll(strings.TrimSuffix(tree, "\n"), "\n", "\n# "))
+				}
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&dot, "dot", false, "write the route for Graphviz")
+	cmd.Flags().BoolVar(&mermaid, "mermaid", false, "write the route for Mermaid")
+	cmd.MarkFlagsMutuallyExclusive("dot", "mermaid")
+	return cmd
 }
 
 func pipelinesDelete(e *env) *cobra.Command {

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
+)
+
+// routes is the folder of a pipeline for each kind of node.
+var routes = filepath.Join("..", "..", "examples", "routes")
+
+// asked is the answer to one row.
+type asked struct {
+	id            string
+	Model         string    `json:"model"`
+	Label         int       `json:"label"`
+	Probabilities []float64 `json:"probabilities"`
+	visits        []string  // what the lineage has of it: node, role, arm, model, and the probability of the arm if it was not certain
+}
+
+// askOne scores one row over HTTP, with more headers in pairs, and reads its records. A value of more replaces a column.
+func askOne(t *testing.T, name, file string, more map[string]any, headers ...string) asked {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body struct {
+		Rows []map[string]any `json:"rows"`
+	}
+	if err := json.Unmarshal(b, &body); err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(body.Rows[0], more)
+	if b, err = json.Marshal(body); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, shared.HTTP+"/v1/pipelines/"+name+"/score", bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reply struct {
+		ID    string  `json:"id"`
+		Model string  `json:"model"`
+		Rows  []asked `json:"rows"`
+	}
+	if err := json.Unmarshal(text, &reply); err != nil || len(reply.Rows) != 1 {
+		t.Fatalf("%s: %s %s %v", name, r.Status, text, err)
+	}
+	a := reply.Rows[0]
+	a.id, a.Model = reply.ID, reply.Model
+	for _, v := range okJSON[lineage.GetReply](t, "lineage", "get", reply.ID).Records {
+		if v.Status != lineage.StatusOK {
+			t.Errorf("%s at %s: %s", name, v.Node, v.Error)
+		}
+		visit := strings.Join(strings.Fields(fmt.Sprintf("%s %s %s %s", v.Node, v.Role, v.Arm, v.Model)), " ")
+		if v.Propensity != 1 {
+			visit += fmt.Sprintf(" %v", v.Propensity)
+		}
+		a.visits = append(a.visits, visit)
+	}
+	return a
+}
+
+// The pipelines of examples/routes are what users copy: each is applied as it stands and answers with what the real models
+// alone say of the same flight, by the nodes that it is about.
+func TestExampleRoutes(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(routes, "*.yaml"))
+	if err != nil || len(files) != 6 {
+		t.Fatal(files, err)
+	}
+	ok(t, append([]string{"apply"}, files...)...)
+	readme, err := os.ReadFile(filepath.Join(routes, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flight, metric := filepath.Join(routes, "flight.json"), filepath.Join(routes, "sequence.json")
+	plain := filepath.Join(example, "flight.json") // without the aircraft, which keys and conditions read
+	linear := askOne(t, "flight-delay", plain, nil)
+	trees := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), nil)
+	both := asked{Label: 1, Probabilities: []float64{(linear.Probabilities[0] + 2*trees.Probabilities[0]) / 3, (linear.Probabilities[1] + 2*trees.Probabilities[1]) / 3}}
+	below := func(at, role string) []string { // where a step packs the tensor of the trees
+		return []string{at + " " + role, at + "/pack stage", at + "/score stage flight-boost"}
+	}
+	known := map[string]any{"plane_age": 9, "seats": 150}
+	old := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), known)
+	for _, c := range []struct {
+		pipeline, file string
+		more           map[string]any
+		headers        []string
+		want           *asked // nil: only the way is looked at
+		visits         []string
+	}{
+		{"flights-split", flight, nil, nil, &linear, []string{"route primary regression flight-delay 0.5", "route/regression arm flight-delay"}},
+		{"flights-split", flight, map[string]any{"tailnum": "N501MQ"}, nil, &trees, append([]string{"route primary trees flight-boost 0.5"}, below("route/trees", "arm")...)},
+		{"flights-canary", flight, nil, nil, &linear, []string{"route primary stable flight-delay 0.95", "route/stable arm flight-delay"}},
+		{"flights-canary", flight, nil, []string{"Leat-Arm", "canary"}, &trees, append([]string{"route primary canary flight-boost 0"}, below("route/canary", "arm")...)},
+		{"flights-canary", flight, nil, []string{"Leat-Arm", "route=canary"}, &trees, append([]string{"route primary canary flight-boost 0"}, below("route/canary", "arm")...)},
+		{"flights-canary", flight, nil, []string{"Leat-Arm", "route/stable=canary, nobody"}, &linear, []string{"route primary stable flight-delay 0.95", "route/stable arm flight-delay"}},
+		{"flights-switch", flight, nil, nil, &linear, []string{"route primary fleet flight-delay", "route/fleet arm flight-delay"}},
+		{"flights-switch", flight, map[string]any{"tailnum": nil}, nil, &linear, []string{"route primary unknown flight-delay", "route/unknown arm flight-delay"}},
+		{"flights-switch", flight, map[string]any{"tailnum": nil, "plane_age": 9, "seats": 150}, nil, &old, append([]string{"route primary known flight-boost"}, below("route/known", "arm")...)},
+		{"flights-sequence", metric, nil, nil, nil, []string{"route primary flight-boost", "route/units stage", "route/pack stage", "route/score stage flight-boost"}},
+		{"flights-ensemble", plain, nil, nil, &both, append([]string{"route primary flights-ensemble", "route/regression member flight-delay"}, below("route/trees", "member")...)},
+		{"flights-cascade", plain, nil, nil, &trees, append([]string{"route primary large flight-boost", "route/small stage flight-delay"}, below("route/large", "stage")...)},
+		{"flights-cascade", plain, map[string]any{"dep_delay": 120}, nil, nil, []string{"route primary small flight-delay", "route/small stage flight-delay"}},
+	} {
+		a := askOne(t, c.pipeline, c.file, c.more, c.headers...)
+		if strings.Contains(a.visits[0], " canary flight-boost 0") {
+			has(t, ok(t, "lineage", "get", a.id), "flight-boost@1, digest", "canary, forced by the caller")
+		}
+		slices.Sort(a.visits)
+		slices.Sort(c.visits)
+		if !slices.Equal(a.visits, c.visits) {
+			t.Errorf("%s %v %v went\n%s\nwant\n%s", c.pipeline, c.more, c.headers, strings.Join(a.visits, "\n"), strings.Join(c.visits, "\n"))
+		}
+		if c.want != nil && (a.Label != c.want.Label || math.Abs(a.Probabilities[1]-c.want.Probabilities[1]) > 1e-6) {
+			t.Errorf("%s %v %v answered %v, want %v", c.pipeline, c.more, c.headers, a, *c.want)
+		}
+	}
+	for _, path := range files {
+		name := "flights-" + strings.TrimSuffix(filepath.Base(path), ".yaml")
+		show := ok(t, "pipelines", "show", name)
+		drawn := show[strings.Index(show, "\n#\n# route  ")+3:]
+		if !strings.Contains(string(readme), strings.TrimSpace(drawn)) {
+			t.Errorf("examples/routes/README.md does not show how %s is drawn:\n%s", name, drawn)
+		}
+		if specs, err := pipeline.ParseSpec([]byte(show)); err != nil || specs[0].Name != name {
+			t.Errorf("what is shown of %s cannot be applied: %v", name, err)
+		}
+		has(t, ok(t, "pipelines", "show", name, "--dot"), "digraph \""+name+"\" {\n", "flight-boost@1")
+		has(t, ok(t, "pipelines", "show", name, "--mermaid"), "flowchart LR\n", "flight-boost@1")
+		ok(t, "pipelines", "delete", name)
+	}
+	for args, says := range map[string]string{
+		"flight-delay --dot": "its route is one model", "flight-delay --mermaid --json": "give one of them", "flight-delay --dot --mermaid": "none of the others",
+	} {
+		if r := leat(append([]string{"pipelines", "show"}, strings.Fields(args)...)...); r.code == 0 || !strings.Contains(r.err, says) || r.out != "" {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+}
