@@ -256,7 +256,7 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 		return nil // all its items were refused at the door
 	}
 	if b.poison == nil {
-		err = b.apply(ctx, r, r.in, r.out, r.owner)
+		err = b.apply(ctx, &r.trace, r.in, r.out, r.owner, r.public)
 	} else if m := markOf(b.digest, r.items[0].digest); len(r.items) == 1 && b.poison.deaths(m) > 0 {
 		err = b.suspect(ctx, r, m)
 	} else {
@@ -267,7 +267,7 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 			}
 		}
 		r.slots = b.poison.begin(r.marks, r.slots[:0])
-		err = b.apply(ctx, r, r.in, r.out, r.owner)
+		err = b.apply(ctx, &r.trace, r.in, r.out, r.owner, r.public)
 		b.poison.end(r.slots)
 	}
 	r.took = time.Since(r.start)
@@ -280,12 +280,18 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	return err
 }
 
-// apply runs the model, or the graph, on the rows of in. owner tells whose they are.
-func (b *batcher) apply(ctx context.Context, r *run, in, out *schemas.Batch, owner func(row int) *item) error {
+// apply runs the model, or the graph, on the rows of in. owner tells whose they are, public what of an error may be seen.
+func (b *batcher) apply(ctx context.Context, t *trace, in, out *schemas.Batch, owner func(row int) *item, public func(error) *schemas.Error) error {
 	if b.graph == nil {
 		return safeScore(ctx, b.scorer, in, out)
 	}
-	return b.graph.safe(ctx, in, out, &r.trace, owner)
+	return b.graph.safe(ctx, in, out, t, owner, public)
+}
+
+// public is what callers may see of an error.
+func (r *run) public(err error) *schemas.Error {
+	dr := r.items[0].door
+	return dr.p.host.public(err, dr.p.name)
 }
 
 // owner returns the item that row i of the run belongs to.
@@ -371,13 +377,15 @@ func (b *batcher) suspect(ctx context.Context, r *run, m mark) error {
 		}
 		r.slots = b.poison.beginAlone(m, deaths, r.slots[:0])
 		defer b.poison.endAlone(r.slots)
-		return b.apply(ctx, r, r.in, r.out, r.owner)
+		return b.apply(ctx, &r.trace, r.in, r.out, r.owner, r.public)
 	}
 	in, it := schemas.NewBatch(b.sig.Inputs), &r.items[0]
 	in.AppendRange(r.in, 0, r.in.Rows())
 	kills := false
 	for i, at := 0, 0; i < in.Rows(); i++ {
-		err := b.rowAlone(ctx, in, i, deaths, r.out)
+		err := b.rowAlone(ctx, in, i, deaths, func(one *schemas.Batch) error {
+			return b.apply(ctx, &r.trace, one, r.out, func(int) *item { return it }, r.public)
+		})
 		switch {
 		case err == nil:
 			at++
@@ -394,8 +402,8 @@ func (b *batcher) suspect(ctx context.Context, r *run, m mark) error {
 	return nil
 }
 
-// rowAlone runs row i of in while nothing else runs, and appends its answer to out.
-func (b *batcher) rowAlone(ctx context.Context, in *schemas.Batch, i int, deaths byte, out *schemas.Batch) error {
+// rowAlone has row i of in scored while nothing else runs.
+func (b *batcher) rowAlone(ctx context.Context, in *schemas.Batch, i int, deaths byte, score func(one *schemas.Batch) error) error {
 	m := markOfRows(b.digest, in, i, i+1)
 	if b.poison.deaths(m) >= deadly {
 		return quarantined()
@@ -404,7 +412,7 @@ func (b *batcher) rowAlone(ctx context.Context, in *schemas.Batch, i int, deaths
 	one.AppendRange(in, i, i+1)
 	slots := b.poison.beginAlone(m, deaths, nil)
 	defer b.poison.endAlone(slots)
-	return safeScore(ctx, b.scorer, one, out)
+	return score(one)
 }
 
 // pass hands on what was scored, in order, and frees it.
@@ -498,7 +506,7 @@ func inTurn(rs []*run) bool {
 
 // scoreBulk runs one piece of a job in the bulk lane, when it is its turn. A piece that was being run when a process
 // died goes row by row; the row that kills is then found, and fails the piece with an error that names it.
-func (b *batcher) scoreBulk(ctx context.Context, in, out *schemas.Batch) error {
+func (b *batcher) scoreBulk(ctx context.Context, t *trace, in, out *schemas.Batch, owner func(row int) *item, public func(error) *schemas.Error) error {
 	if err := b.lanes.enterBulk(ctx); err != nil {
 		return err
 	}
@@ -506,18 +514,21 @@ func (b *batcher) scoreBulk(ctx context.Context, in, out *schemas.Batch) error {
 	b.m.inflight.Inc()
 	defer b.m.inflight.Dec()
 	if b.poison == nil {
-		return safeScore(ctx, b.scorer, in, out)
+		return b.apply(ctx, t, in, out, owner, public)
 	}
 	piece := [1]mark{markOfRows(b.digest, in, 0, in.Rows())}
 	deaths := b.poison.deaths(piece[0])
 	if deaths == 0 {
 		slots := b.poison.begin(piece[:], nil)
 		defer b.poison.end(slots)
-		return safeScore(ctx, b.scorer, in, out)
+		return b.apply(ctx, t, in, out, owner, public)
 	}
 	before := out.Rows()
 	for i := range in.Rows() {
-		if err := b.rowAlone(ctx, in, i, deaths, out); err != nil {
+		err := b.rowAlone(ctx, in, i, deaths, func(one *schemas.Batch) error {
+			return b.apply(ctx, t, one, out, func(int) *item { return owner(i) }, public)
+		})
+		if err != nil {
 			out.Truncate(before)
 			return schemas.FieldErrorf(schemas.KindOf(err), "pipeline.scoreBulk", rowName(i), "%w", err)
 		}

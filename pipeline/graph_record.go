@@ -10,7 +10,7 @@ import (
 )
 
 // safe is score, with a panic as an Internal error.
-func (g *graph) safe(ctx context.Context, in, out *schemas.Batch, t *trace, owner func(row int) *item) (err error) {
+func (g *graph) safe(ctx context.Context, in, out *schemas.Batch, t *trace, owner func(row int) *item, public func(error) *schemas.Error) (err error) {
 	const op = "pipeline.route"
 	before := out.Rows()
 	defer func() {
@@ -24,10 +24,7 @@ func (g *graph) safe(ctx context.Context, in, out *schemas.Batch, t *trace, owne
 			out.Truncate(before)
 		}
 	}()
-	if in.Rows() > 0 {
-		dr := owner(0).door
-		g.score(ctx, in, out, t, owner, func(err error) *schemas.Error { return dr.p.host.public(err, dr.p.name) })
-	}
+	g.score(ctx, in, out, t, owner, public)
 	return nil
 }
 
@@ -70,59 +67,83 @@ func forcedArm(it *item, path string, arms []string) int {
 	return -1
 }
 
-// visited adds the records of an item that went through a graph: for each row that of the root, with the input and the
-// answer, then those of the nodes that it came by, in that order. A node's answer is stored where it is not the one of the
-// node above; its input is never, since it follows from those.
+// visited adds the records of an item that went through a graph.
 func (l *line) visited(r *run, it *item, w *work) error {
-	t := &r.trace
-	t.sort()
+	x := &visitor{rev: it.rev, trace: &r.trace, recs: &l.mu.open.recs, principal: w.door.principal(it.d), via: w.door.Via, cpu: l.c.p.host.CPU,
+		public: r.public}
 	env := l.mu.row // of the item's first row
 	env.Status, env.ErrorKind, env.ErrorID, env.Error = lineage.StatusOK, "", "", ""
-	recs, row := &l.mu.open.recs, &l.mu.row
-	principal := w.door.principal(it.d)
 	for i := it.from; i < it.to; i++ {
-		for _, v := range t.visitsOf(i) {
-			*row = env
-			row.Row, row.BatchSize, row.BatchRow = int32(it.row(i-it.from)), v.batch, v.at
-			row.Propensity, row.Seed, row.Score = v.propensity, v.seed, v.took
-			n := it.rev.route.nodes[v.node]
-			var in, out *schemas.Batch
-			outRow := 0
-			switch root := v.node == 0; {
-			case root:
-				row.Score = r.took
-				in = r.in
-				if it.err == nil {
-					out, outRow = r.out, i
-				} else {
-					errored(row, it.err)
-				}
-			case v.err != nil:
-				errored(row, v.err)
-			case v.keptIn >= 0:
-				out, outRow = t.outs[v.keptIn], int(v.kept)
-			case t.failed[i] != nil:
-				errored(row, t.failed[i])
-			case it.err != nil:
-				errored(row, it.err)
-			}
-			ctx := it.rev.visitContext(n, &v, t.by[i], principal, w.door.Via, l.c.p.host.CPU)
-			err := recs.Add(ctx, row, in, i, out, outRow)
-			if err != nil && v.node != 0 { // the answer stands; what the node made is too large to be kept
-				errored(row, l.c.p.host.public(err, l.c.p.name))
-				err = recs.Add(ctx, row, nil, 0, nil, 0)
-			}
-			if err != nil {
-				return err
-			}
+		env.Row = int32(it.row(i - it.from))
+		if err := x.record(&env, i, it.err, r.in, i, r.out, i); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// visitContext is context for a visit. The model of the root's record is the one whose answer it is.
-func (c *compiled) visitContext(n *nodeFacts, v *visit, by int32, principal, via, cpu string) *lineage.Context {
-	k := contextKey{principal: principal, via: via, node: v.node + 1, arm: v.arm + 1}
+// visitor writes the records of rows that went through a graph.
+type visitor struct {
+	rev                      *compiled
+	trace                    *trace
+	recs                     *lineage.Records
+	principal, via, run, cpu string
+	public                   func(error) *schemas.Error
+	row                      lineage.Row // scratch
+}
+
+// record adds the records of row at of the trace: that of the root, with the input and the answer, then those of the nodes
+// that it came by, in that order. A node's answer is stored where it is not the one of the node above; its input is never,
+// since it follows from those. failed says why the request of the row has no answer, nil if it has one.
+func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *schemas.Batch, inRow int, out *schemas.Batch, outRow int) error {
+	t := x.trace
+	t.sort()
+	row := &x.row
+	for _, v := range t.visitsOf(at) {
+		*row = *env
+		row.BatchSize, row.BatchRow = v.batch, v.at
+		row.Propensity, row.Seed = v.propensity, v.seed
+		n := x.rev.route.nodes[v.node]
+		ctx := x.context(n, &v, t.by[at])
+		if v.node == 0 {
+			answer := out
+			if failed != nil {
+				errored(row, failed)
+				answer = nil
+			}
+			if err := x.recs.Add(ctx, row, in, inRow, answer, outRow); err != nil {
+				return err
+			}
+			continue
+		}
+		row.Score = v.took
+		var kept *schemas.Batch
+		switch {
+		case v.err != nil:
+			errored(row, v.err)
+		case v.keptIn >= 0:
+			kept = t.outs[v.keptIn]
+		case t.failed[at] != nil:
+			errored(row, t.failed[at])
+		case failed != nil:
+			errored(row, failed)
+		}
+		err := x.recs.Add(ctx, row, nil, 0, kept, int(v.kept))
+		if err != nil { // the answer stands; what the node made is too large to be kept
+			errored(row, x.public(err))
+			err = x.recs.Add(ctx, row, nil, 0, nil, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// context is that of a visit. The model of the root's record is the one whose answer it is.
+func (x *visitor) context(n *nodeFacts, v *visit, by int32) *lineage.Context {
+	c := x.rev
+	k := contextKey{principal: x.principal, via: x.via, run: x.run, node: v.node + 1, arm: v.arm + 1}
 	m := n.model
 	if v.node == 0 {
 		if k.by = by + 1; by >= 0 {
@@ -130,18 +151,18 @@ func (c *compiled) visitContext(n *nodeFacts, v *visit, by int32, principal, via
 		}
 	}
 	return c.sharedContext(k, func() *lineage.Context {
-		x := &lineage.Context{
-			Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
-			Node: n.path, Role: n.role, Runtime: c.held[0].version.Probed.Runtime, CPU: cpu, Policy: c.policy,
+		l := &lineage.Context{
+			Principal: x.principal, Via: x.via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
+			Node: n.path, Role: n.role, Run: x.run, Runtime: c.held[0].version.Probed.Runtime, CPU: x.cpu, Policy: c.policy,
 		}
 		if v.arm >= 0 {
-			x.Arm = n.arms[v.arm]
+			l.Arm = n.arms[v.arm]
 		}
 		if m != nil {
-			x.Model, x.Version, x.Digest = m.Name, m.Version, m.Digest
+			l.Model, l.Version, l.Digest = m.Name, m.Version, m.Digest
 		} else if v.node == 0 {
-			x.Model = c.by.name
+			l.Model = c.by.name
 		}
-		return x
+		return l
 	})
 }

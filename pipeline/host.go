@@ -341,9 +341,21 @@ func (p *Pinned) Context(via, principal, run string) *lineage.Context {
 	return p.c.context(principal, via, run, p.h.CPU)
 }
 
-// ScoreBulk scores one piece in the bulk lane: it waits for its turn, then appends one row to out for each row of in.
-func (p *Pinned) ScoreBulk(ctx context.Context, in, out *schemas.Batch) error {
-	return p.c.scoreBulk(ctx, in, out)
+// ScoreBulk scores one piece in the bulk lane: it waits for its turn, then appends one row to out for each row of in. Where
+// the route has several nodes, the Trail says which rows have failed and where all have been; else it is nil. id names a
+// row, for splits that stick to nothing else; via, principal and run are those of Context.
+func (p *Pinned) ScoreBulk(ctx context.Context, in, out *schemas.Batch, via, principal, run string, id func(row int) string) (*Trail, error) {
+	public := func(err error) *schemas.Error { return p.h.public(err, p.c.rev.Spec.Name) }
+	if p.c.route == nil {
+		return nil, p.c.scoreBulk(ctx, nil, in, out, nil, public)
+	}
+	t := &Trail{visitor: visitor{rev: p.c, principal: principal, via: via, run: run, cpu: p.h.CPU, public: public}}
+	t.trace = &t.t
+	if err := p.c.scoreBulk(ctx, &t.t, in, out, asker(id), public); err != nil {
+		t.Free()
+		return nil, err
+	}
+	return t, nil
 }
 
 // Online reports whether interactive work was seen within the last second: jobs then run smaller pieces.

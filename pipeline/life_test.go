@@ -374,7 +374,7 @@ func TestBulkYieldsAndGetsItsShare(t *testing.T) {
 			in.Advance(256)
 			for !stop.Load() {
 				out.Reset()
-				if err := pin.ScoreBulk(t.Context(), in, out); err != nil || out.Rows() != 256 {
+				if _, err := pin.ScoreBulk(t.Context(), in, out, "job", "", "j", nil); err != nil || out.Rows() != 256 {
 					t.Errorf("piece: %d rows, %v", out.Rows(), err)
 					return
 				}

@@ -151,9 +151,6 @@ func (s *Service) plan(ctx context.Context, r *RunRequest) (*Job, *pipeline.Revi
 	if !ok {
 		return nil, nil, schemas.FieldErrorf(schemas.NotFound, op, "pipeline", "no pipeline %.80q is active here", r.Pipeline)
 	}
-	if rev.Spec.Route.Model == "" {
-		return nil, nil, schemas.FieldErrorf(schemas.Invalid, op, "pipeline", "the route of %s has several nodes, and jobs run one model: name a pipeline of one of its models", r.Pipeline)
-	}
 	j := &Job{
 		ID: strings.ToLower(ulid.Make().String()), Pipeline: r.Pipeline, Revision: rev.Revision, From: r.From, To: r.To,
 		Status: Pending, Created: time.Now().UTC(), PieceRows: s.config.PieceRows, Throttle: r.Throttle,

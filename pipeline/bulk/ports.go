@@ -24,8 +24,9 @@ type Pipelines interface {
 // Pinned is a revision that stays loaded until Close. Safe for concurrent use. *pipeline.Pinned satisfies it.
 type Pinned interface {
 	Revision() *pipeline.Revision
-	// ScoreBulk appends one row to out for each row of in, or none on error. It waits for its turn in the bulk lane.
-	ScoreBulk(ctx context.Context, in, out *schemas.Batch) error
+	// ScoreBulk appends one row to out for each row of in, or none on error. It waits for its turn in the bulk lane. The
+	// Trail is nil where the route is one model.
+	ScoreBulk(ctx context.Context, in, out *schemas.Batch, via, principal, run string, id func(row int) string) (*pipeline.Trail, error)
 	Context(via, principal, run string) *lineage.Context
 	// Online reports whether there was interactive work within the last second.
 	Online() bool

@@ -68,6 +68,12 @@ func (w *worker) addRange(base *lineage.Row, h *chunkHead, from, to int) {
 	for t := 0; from < to; {
 		row := *base
 		row.Row = number(h, at[from])
+		if p := w.pieceOf(from); p != nil && p.trail != nil {
+			row.Score, row.Scored = p.took, p.at
+			w.addTrail(&row, p, from)
+			from++
+			continue
+		}
 		if e := w.failed[from]; e != nil {
 			row.BatchSize, row.Scored = 1, time.Now()
 			row.Status, row.ErrorKind, row.ErrorID, row.Error = lineage.StatusError, e.Kind.String(), e.ID, newBad(ref{}, e).reason
@@ -87,6 +93,28 @@ func (w *worker) addRange(base *lineage.Row, h *chunkHead, from, to int) {
 		w.add(&row, from, n, w.outputs)
 		from = n
 	}
+}
+
+// pieceOf returns when a row was scored, nil if it never was.
+func (w *worker) pieceOf(row int) *timing {
+	i, _ := slices.BinarySearchFunc(w.timings, row, func(t timing, row int) int { return t.to - row - 1 })
+	if i == len(w.timings) || w.timings[i].from > row {
+		return nil
+	}
+	return &w.timings[i]
+}
+
+// addTrail adds a row with the nodes of the route that it came by; one that cannot be recorded fails.
+func (w *worker) addTrail(row *lineage.Row, p *timing, i int) {
+	err := p.trail.Record(&w.records, row, i-p.from, w.rows.in, i, w.outputs, w.outAt[i])
+	if err == nil {
+		return
+	}
+	e := schemas.AsError("bulk.record", err)
+	if w.failed[i] == nil {
+		w.failed[i] = e
+	}
+	w.addWithout(row, e.Kind.String(), newBad(ref{}, e).reason)
 }
 
 // add adds neighbours; rows that cannot be recorded fail.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/internal/fault"
 	"github.com/leatstream/leat/schemas"
 )
@@ -141,6 +143,7 @@ type timing struct {
 	from, to int
 	took     time.Duration
 	at       time.Time
+	trail    *pipeline.Trail // nil: the route is one model
 }
 
 func (s *Service) newWorker(j *Job, p Pinned, results schemas.Log, log *slog.Logger) (*worker, error) {
@@ -202,7 +205,7 @@ func (w *worker) chunk(ctx context.Context, d *connectors.Delivery) error {
 	if err := w.in.unpack(w.rows, d.Payload, h.layout); err != nil {
 		return err
 	}
-	if err := w.score(ctx); err != nil {
+	if err := w.score(ctx, &h); err != nil {
 		return err
 	}
 	if fault.InsertFirst {
@@ -224,8 +227,14 @@ func (w *worker) chunk(ctx context.Context, d *connectors.Delivery) error {
 }
 
 // score fills outputs, and failed for the rows that have none, in pieces of a fixed size from the first row on.
-func (w *worker) score(ctx context.Context) error {
+func (w *worker) score(ctx context.Context, h *chunkHead) error {
 	w.outputs.Reset()
+	for _, t := range w.timings {
+		if t.trail != nil {
+			t.trail.Free()
+		}
+	}
+	clear(w.timings)
 	w.timings = w.timings[:0]
 	n := w.rows.in.Rows()
 	w.failed = append(w.failed[:0], make([]*schemas.Error, n)...)
@@ -233,7 +242,8 @@ func (w *worker) score(ctx context.Context) error {
 	bad := 0
 	for from := 0; from < n; from += w.job.PieceRows {
 		to := min(from+w.job.PieceRows, n)
-		err := w.run(ctx, from, to)
+		failed, err := w.run(ctx, h, from, to)
+		bad += failed
 		if err == nil {
 			continue
 		}
@@ -241,7 +251,8 @@ func (w *worker) score(ctx context.Context) error {
 			return err
 		}
 		for i := from; i < to; i++ { // which row is it?
-			rerr := w.run(ctx, i, i+1)
+			failed, rerr := w.run(ctx, h, i, i+1)
+			bad += failed
 			if rerr == nil {
 				continue
 			}
@@ -267,8 +278,8 @@ func rowless(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || k == schemas.Unavailable || k == schemas.Overloaded || k == schemas.Expired || k == schemas.Denied || k == schemas.NotFound
 }
 
-// run scores rows [from, to) of the chunk.
-func (w *worker) run(ctx context.Context, from, to int) error {
+// run scores rows [from, to) of the chunk. failed of them have no answer.
+func (w *worker) run(ctx context.Context, h *chunkHead, from, to int) (failed int, _ error) {
 	in, out := w.rows.in, w.outputs
 	if from > 0 || to < in.Rows() {
 		w.piece.Reset()
@@ -277,17 +288,36 @@ func (w *worker) run(ctx context.Context, from, to int) error {
 	}
 	w.answer.Reset()
 	start := time.Now()
-	if err := w.pinned.ScoreBulk(ctx, in, w.answer); err != nil {
-		return err
+	trail, err := w.pinned.ScoreBulk(ctx, in, w.answer, via, "", w.job.ID, func(row int) string { return w.name(h, from+row) })
+	if err != nil {
+		return 0, err
 	}
 	end := time.Now()
+	for i := from; i < to && trail != nil; i++ {
+		if e := trail.Failed(i - from); e != nil && rowless(ctx, e) {
+			trail.Free()
+			return 0, e
+		}
+	}
 	if w.answer.Rows() != to-from {
-		return schemas.Errorf(schemas.Internal, "bulk.score", "%d rows in, %d out", to-from, w.answer.Rows())
+		return 0, schemas.Errorf(schemas.Internal, "bulk.score", "%d rows in, %d out", to-from, w.answer.Rows())
 	}
 	for i := from; i < to; i++ {
 		w.outAt[i] = out.Rows() + i - from
 	}
 	out.AppendRange(w.answer, 0, to-from)
-	w.timings = append(w.timings, timing{from, to, end.Sub(start), end})
-	return nil
+	w.timings = append(w.timings, timing{from, to, end.Sub(start), end, trail})
+	for i := from; i < to && trail != nil; i++ {
+		if w.failed[i] = trail.Failed(i - from); w.failed[i] != nil {
+			failed++
+		}
+	}
+	return failed, nil
+}
+
+// name is how a row of the chunk is called where the route asks for it.
+func (w *worker) name(h *chunkHead, i int) string {
+	var row lineage.Row
+	w.identify(&row, h, w.rows.at[i])
+	return row.RequestID + "/" + strconv.Itoa(int(number(h, w.rows.at[i])))
 }
