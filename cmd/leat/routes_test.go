@@ -103,9 +103,6 @@ func TestExampleRoutes(t *testing.T) {
 	linear := askOne(t, "flight-delay", plain, nil)
 	trees := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), nil)
 	both := asked{Label: 1, Probabilities: []float64{(linear.Probabilities[0] + 2*trees.Probabilities[0]) / 3, (linear.Probabilities[1] + 2*trees.Probabilities[1]) / 3}}
-	below := func(at, role string) []string { // where a step packs the tensor of the trees
-		return []string{at + " " + role, at + "/pack stage", at + "/score stage flight-boost"}
-	}
 	known := map[string]any{"plane_age": 9, "seats": 150}
 	old := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), known)
 	for _, c := range []struct {
@@ -116,17 +113,17 @@ func TestExampleRoutes(t *testing.T) {
 		visits         []string
 	}{
 		{"flights-split", flight, nil, nil, &linear, []string{"route primary regression flight-delay 0.5", "route/regression arm flight-delay"}},
-		{"flights-split", flight, map[string]any{"tailnum": "N501MQ"}, nil, &trees, append([]string{"route primary trees flight-boost 0.5"}, below("route/trees", "arm")...)},
+		{"flights-split", flight, map[string]any{"tailnum": "N501MQ"}, nil, &trees, []string{"route primary trees flight-boost 0.5", "route/trees arm flight-boost"}},
 		{"flights-canary", flight, nil, nil, &linear, []string{"route primary stable flight-delay 0.95", "route/stable arm flight-delay"}},
-		{"flights-canary", flight, nil, []string{"Leat-Arm", "canary"}, &trees, append([]string{"route primary canary flight-boost 0"}, below("route/canary", "arm")...)},
-		{"flights-canary", flight, nil, []string{"Leat-Arm", "route=canary"}, &trees, append([]string{"route primary canary flight-boost 0"}, below("route/canary", "arm")...)},
+		{"flights-canary", flight, nil, []string{"Leat-Arm", "canary"}, &trees, []string{"route primary canary flight-boost 0", "route/canary arm flight-boost"}},
+		{"flights-canary", flight, nil, []string{"Leat-Arm", "route=canary"}, &trees, []string{"route primary canary flight-boost 0", "route/canary arm flight-boost"}},
 		{"flights-canary", flight, nil, []string{"Leat-Arm", "route/stable=canary, nobody"}, &linear, []string{"route primary stable flight-delay 0.95", "route/stable arm flight-delay"}},
 		{"flights-switch", flight, nil, nil, &linear, []string{"route primary fleet flight-delay", "route/fleet arm flight-delay"}},
 		{"flights-switch", flight, map[string]any{"tailnum": nil}, nil, &linear, []string{"route primary unknown flight-delay", "route/unknown arm flight-delay"}},
-		{"flights-switch", flight, map[string]any{"tailnum": nil, "plane_age": 9, "seats": 150}, nil, &old, append([]string{"route primary known flight-boost"}, below("route/known", "arm")...)},
+		{"flights-switch", flight, map[string]any{"tailnum": nil, "plane_age": 9, "seats": 150}, nil, &old, []string{"route primary known flight-boost", "route/known arm flight-boost"}},
 		{"flights-sequence", metric, nil, nil, nil, []string{"route primary flight-boost", "route/units stage", "route/pack stage", "route/score stage flight-boost"}},
-		{"flights-ensemble", plain, nil, nil, &both, append([]string{"route primary flights-ensemble", "route/regression member flight-delay"}, below("route/trees", "member")...)},
-		{"flights-cascade", plain, nil, nil, &trees, append([]string{"route primary large flight-boost", "route/small stage flight-delay"}, below("route/large", "stage")...)},
+		{"flights-ensemble", plain, nil, nil, &both, []string{"route primary flights-ensemble", "route/regression member flight-delay", "route/trees member flight-boost"}},
+		{"flights-cascade", plain, nil, nil, &trees, []string{"route primary large flight-boost", "route/small stage flight-delay", "route/large stage flight-boost"}},
 		{"flights-cascade", plain, map[string]any{"dep_delay": 120}, nil, nil, []string{"route primary small flight-delay", "route/small stage flight-delay"}},
 	} {
 		a := askOne(t, c.pipeline, c.file, c.more, c.headers...)
