@@ -124,7 +124,11 @@ func (d *decoder) mapping(v *Value, dst reflect.Value, path string) {
 
 func (d *decoder) list(v *Value, dst reflect.Value, path string) {
 	if v.Kind != List {
-		d.want(v, path, "a list, such as [a, b]")
+		if e := dst.Type().Elem(); e.Kind() == reflect.Struct {
+			d.want(v, path, "a list of maps with "+strings.Join(Fields(e), ", "))
+		} else {
+			d.want(v, path, "a list, such as [a, b]")
+		}
 		return
 	}
 	s := reflect.MakeSlice(dst.Type(), len(v.Items), len(v.Items))

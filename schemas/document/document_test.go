@@ -27,6 +27,7 @@ type outer struct {
 	Wait   time.Duration     `yaml:"wait"`
 	Labels map[string]string `yaml:"labels"`
 	Input  *inner            `yaml:"input"`
+	Inputs []inner           `yaml:"inputs"`
 	hidden string
 }
 
@@ -68,9 +69,9 @@ func TestFaultsNamePathLineAndRemedy(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"nmae: x", `line 1: nmae: unknown key; did you mean "name"?`},
 		{"Name: x", `line 1: Name: unknown key; did you mean "name"?`},
-		{"zebra: x", `line 1: zebra: unknown key; want one of name, count, share, small, on, wait, labels, input`},
+		{"zebra: x", `line 1: zebra: unknown key; want one of name, count, share, small, on, wait, labels, input, inputs`},
 		{"count: 1\ninput:\n  topik: x", `line 3: input.topik: unknown key; did you mean "topic"?`},
-		{`{"":"x"}`, `line 1: "": unknown key; want one of name, count, share, small, on, wait, labels, input`},
+		{`{"":"x"}`, `line 1: "": unknown key; want one of name, count, share, small, on, wait, labels, input, inputs`},
 		{"name: 5", `line 1: name: want text, got a number: write "5" in quotes`},
 		{"name: true", `line 1: name: want text, got true or false: write "true" in quotes`},
 		{"name: [a]", `line 1: name: want text, got a list`},
@@ -80,6 +81,7 @@ func TestFaultsNamePathLineAndRemedy(t *testing.T) {
 		{"input:\n  cols: x", `line 2: input.cols: want a list, such as [a, b], got text ("x")`},
 		{"input:\n  cols:\n  - a\n  - 3", `line 4: input.cols[1]: want text, got a number: write "3" in quotes`},
 		{"input: {cols: [a, ]}\nname: 1", `line 2: name: want text, got a number: write "1" in quotes`},
+		{"inputs: {a: {topic: t}}", `line 1: inputs: want a list of maps with topic, cols, got a map`},
 		{"count: 1.5", `line 1: count: want a whole number, got a number (1.5)`},
 		{"small: 256", `line 1: small: want a whole number, not negative, got a number (256)`},
 		{"share: x", `line 1: share: want a number, got text ("x")`},

@@ -32,7 +32,7 @@ var badManifests = []struct{ name, text, want string }{
 	{"label number", "name: m\nlabels: {year: 2013}", `line 2: labels.year: want text, got a number: write "2013" in quotes`},
 	{"label long", "name: m\nlabels: {a: " + strings.Repeat("x", 300) + "}", `line 2: labels.a: a label's name takes 1 to 256 bytes, its value up to 256`},
 	{"description", "name: m\ndescription: " + strings.Repeat("x", 5000), `line 2: description: 5000 bytes: at most 4096`},
-	{"inputs map", "name: m\ninputs: {a: b}", `line 2: inputs: want a list, such as [a, b], got a map`},
+	{"inputs map", "name: m\ninputs: {a: b}", `line 2: inputs: want a list of maps with name, features, nullable, got a map`},
 	{"input name", "name: m\ninputs:\n  - features: [a]", `line 3: inputs[0].name: missing; name the input or output of the model's file`},
 	{"input key", "name: m\ninputs:\n  - name: a\n    nulable: true", `line 4: inputs[0].nulable: unknown key; did you mean "nullable"?`},
 	{"input nullable", "name: m\ninputs:\n  - {name: a, nullable: yep}", `line 3: inputs[0].nullable: want true or false, got text ("yep")`},
