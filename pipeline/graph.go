@@ -27,6 +27,7 @@ type graph struct {
 // nodeFacts are what all kinds of nodes have.
 type nodeFacts struct {
 	index   int
+	above   int    // index of the parent; of the root 0
 	path    string // node path: "route/canary"
 	role    string // lineage.RoleArm, ...; of the root RolePrimary
 	in, out *schemas.Schema
@@ -83,7 +84,7 @@ type visit struct {
 // trace is what came of the rows of a run beside their answers.
 type trace struct {
 	visits []visit
-	by     []int32 // by row: index of the model node whose answer it is, -1: of several
+	by     []int32 // by row: index of the model node whose answer it is as it is, -1: of none
 	failed []*schemas.Error
 	outs   []*schemas.Batch
 	of     []*nodeFacts // whose pool a batch of outs belongs to
@@ -150,13 +151,12 @@ func (f *flow) enter(n *nodeFacts, ids []int32) (first int) {
 	return first
 }
 
-// fail says that a row has no answer. The first reason counts.
+// fail says that a row has no answer, and returns why: the first reason counts.
 func (f *flow) fail(row int32, err error) *schemas.Error {
-	e := f.host(err)
 	if f.failed[row] == nil {
-		f.failed[row] = e
+		f.failed[row] = f.host(err)
 	}
-	return e
+	return f.failed[row]
 }
 
 // keep gives a batch to the trace, which the answers of visits [first, ...) are in, in their order.

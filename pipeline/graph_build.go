@@ -57,6 +57,10 @@ func buildGraph(c *checker, s *Spec, sigs map[string]schemas.Signature) *graph {
 	if root == nil || len(c.faults) > before {
 		return nil
 	}
+	for _, n := range b.graph.nodes[1:] {
+		above := n.path[:strings.LastIndexByte(n.path, '/')]
+		n.above = slices.IndexFunc(b.graph.nodes, func(o *nodeFacts) bool { return o.path == above })
+	}
 	b.graph.root, b.graph.in, b.graph.out = root, root.facts().in, root.facts().out
 	return b.graph
 }

@@ -38,6 +38,9 @@ type transformNode struct {
 
 func (n *transformNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
 	first := f.enter(n.nodeFacts, ids)
+	for _, row := range ids {
+		f.by[row] = -1 // no model's answer as it is
+	}
 	var bad []schemas.RowError
 	for c, p := range n.cols {
 		bad = p.Append(in, nil, 0, len(ids), out.Column(c), bad[:0])

@@ -60,7 +60,7 @@ func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 	}
 	n.join(f, all, ids, out)
 	for m := range all {
-		n.adopt(f, &all[m])
+		n.adopt(f, n.members[m].facts(), &all[m])
 	}
 	for _, row := range ids {
 		f.by[row] = -1
@@ -76,16 +76,20 @@ func (n *ensembleNode) join(f *flow, all []asked, ids []int32, out *schemas.Batc
 		for to < len(ids) && n.answered(all, ids[to]) == who {
 			to++
 		}
-		err := n.missing(all, ids[from], who)
-		if err == nil {
-			for m := range all {
-				if present[m] = nil; who&(1<<m) != 0 {
-					present[m] = all[m].out
-				}
+		if n.missing(all, ids[from], who) != nil {
+			for _, row := range ids[from:to] { // each for a reason of its own
+				f.fail(row, n.missing(all, row, who))
+				blank(out)
 			}
-			err = n.plan.Combine(present, out, from, to)
+			from = to
+			continue
 		}
-		if err != nil {
+		for m := range all {
+			if present[m] = nil; who&(1<<m) != 0 {
+				present[m] = all[m].out
+			}
+		}
+		if err := n.plan.Combine(present, out, from, to); err != nil {
 			for _, row := range ids[from:to] {
 				f.fail(row, err)
 				blank(out)
@@ -131,17 +135,16 @@ func (n *ensembleNode) missing(all []asked, row int32, who uint64) error {
 }
 
 // adopt takes over what a member's flow has noted, and its answers.
-func (n *ensembleNode) adopt(f *flow, a *asked) {
-	a.f.keep(a.f.g.nodes[a.f.visits[0].node], a.out, 0)
+func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
+	a.f.keep(member, a.out, 0)
 	at := int32(len(f.outs))
 	for i := range a.f.visits {
 		v := &a.f.visits[i]
-		if v.err == nil {
+		if v.node == int32(member.index) && v.err == nil { // those below have it from there
 			v.err = a.f.failed[v.row]
 		}
 		if v.keptIn >= 0 {
 			v.keptIn += at
-			v.err = nil
 		}
 	}
 	f.visits = append(f.visits, a.f.visits...)

@@ -77,14 +77,23 @@ func (n *scoringNode) scoreAll(f *flow, in *schemas.Batch, ids []int32, first in
 
 // checked returns the rows that the model takes, nil for all.
 func (n *scoringNode) checked(f *flow, in *schemas.Batch, ids []int32, first int) (rows []int32) {
-	if bad := n.nulls(in); bad != nil {
-		return n.without(f, ids, first, bad)
+	null, c := n.nulls(in), n.loaded.check
+	if c != nil && c.CheckRows(in, 0, in.Rows()) == nil {
+		c = nil
 	}
-	c := n.loaded.check
-	if c == nil || c.CheckRows(in, 0, in.Rows()) == nil {
+	if null == nil && c == nil {
 		return nil
 	}
-	return n.without(f, ids, first, func(i int) error { return c.CheckRows(in, i, i+1) })
+	return n.without(f, ids, first, func(i int) error {
+		var err error
+		if null != nil {
+			err = null(i)
+		}
+		if err == nil && c != nil {
+			err = c.CheckRows(in, i, i+1)
+		}
+		return err
+	})
 }
 
 // nulls says why a row cannot be scored that has a null where the model takes none: nil if no row has.

@@ -99,12 +99,14 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 	t := x.trace
 	t.sort()
 	row := &x.row
-	for _, v := range t.visitsOf(at) {
+	vs := t.visitsOf(at)
+	for k := range vs {
+		v := &vs[k]
 		*row = *env
 		row.BatchSize, row.BatchRow = v.batch, v.at
 		row.Propensity, row.Seed = v.propensity, v.seed
 		n := x.rev.route.nodes[v.node]
-		ctx := x.context(n, &v, t.by[at])
+		ctx := x.context(n, v, t.by[at])
 		if v.node == 0 {
 			answer := out
 			if failed != nil {
@@ -117,16 +119,9 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 			continue
 		}
 		row.Score = v.took
-		var kept *schemas.Batch
-		switch {
-		case v.err != nil:
-			errored(row, v.err)
-		case v.keptIn >= 0:
-			kept = t.outs[v.keptIn]
-		case t.failed[at] != nil:
-			errored(row, t.failed[at])
-		case failed != nil:
-			errored(row, failed)
+		kept, e := x.cameOf(vs, k, failed)
+		if e != nil {
+			errored(row, e)
 		}
 		err := x.recs.Add(ctx, row, nil, 0, kept, int(v.kept))
 		if err != nil { // the answer stands; what the node made is too large to be kept
@@ -138,6 +133,26 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 		}
 	}
 	return nil
+}
+
+// cameOf returns what came of visit k of those of a row, at a node below the root: the answer that is stored with it, nil if
+// it is the one of the node above, or the error. failed says why the request has no answer.
+func (x *visitor) cameOf(vs []visit, k int, failed *schemas.Error) (*schemas.Batch, *schemas.Error) {
+	v := &vs[k]
+	switch above := x.rev.route.nodes[v.node].above; {
+	case v.keptIn >= 0:
+		return x.trace.outs[v.keptIn], nil
+	case v.err != nil:
+		return nil, v.err
+	case above > 0: // it has the answer of the node above, or has failed with it
+		for k--; vs[k].node != int32(above); k-- {
+		}
+		_, err := x.cameOf(vs, k, failed)
+		return nil, err
+	case x.trace.failed[v.row] != nil:
+		return nil, x.trace.failed[v.row]
+	}
+	return nil, failed
 }
 
 // context is that of a visit. The model of the root's record is the one whose answer it is.

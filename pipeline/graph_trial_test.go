@@ -1,0 +1,308 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leatstream/leat/connectors"
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/schemas"
+	"github.com/leatstream/leat/scorers"
+)
+
+// asking is a request of the test, and what shall come of it.
+type asking struct {
+	item  item
+	rows  []record
+	fates []fate
+}
+
+// trial is a random route as it runs, with requests to it.
+type trial struct {
+	*testing.T
+	seed  uint64
+	spec  Spec
+	c     *compiled
+	door  *door
+	asked []*asking
+}
+
+func newTrial(t *testing.T, seed uint64) *trial {
+	g := &grower{Rand: rand.New(rand.NewPCG(seed, 9))}
+	x := &trial{T: t, seed: seed, spec: Spec{APIVersion: APIVersion, Kind: Kind, Name: "p", Columns: map[string]string{}}}
+	for _, name := range requestColumns {
+		x.spec.Columns[name] = typeOf(name).String()
+	}
+	for len(g.models) < 2 || x.spec.Route.Model != "" || x.spec.Route.Transform != nil {
+		g.models, g.sigs, g.left = map[string]scorers.Scorer{}, map[string]schemas.Signature{}, 3+g.IntN(16)
+		x.spec.Route = g.node(RootPath, 2+g.IntN(3), requestColumns, g.some(allColumns, 4))
+	}
+	if err := x.spec.Validate(); err != nil {
+		x.wrong("%v", err)
+	}
+	check := &checker{}
+	gr := buildGraph(check, &x.spec, g.sigs)
+	if gr == nil {
+		x.wrong("%v", check.faults.Err("test"))
+	}
+	h := &Host{Deps: Deps{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}}
+	p := &processor{host: h, name: "p"}
+	x.c = &compiled{rev: &Revision{Revision: "r", Spec: x.spec}, route: gr, by: answeredBy("p", 0, "r"), held: []*model{{}}}
+	x.c.contexts.known = map[contextKey]*lineage.Context{}
+	for _, n := range gr.nodes {
+		if s, ok := g.models[n.path]; ok {
+			n.model = &ResolvedModel{Node: n.path, Name: n.path, Version: 1, Digest: "d"}
+			n.loaded, n.by = &model{batcher: newBatcher(s, "d", newLanes(2), nil, nil)}, answeredBy(n.path, 1, "r")
+		}
+	}
+	x.c.batcher = newGraphBatcher(gr, "r", newLanes(2), nil, NewMetrics(prometheus.NewRegistry()))
+	x.door = &door{p: p, commit: &committer{p: p}}
+	x.door.Via = "test"
+	for i := range 1 + g.IntN(8) {
+		x.asked = append(x.asked, x.request(g, fmt.Sprintf("q%d", i)))
+	}
+	return x
+}
+
+// request makes a request of 1 to 20 rows with what shall come of them.
+func (x *trial) request(g *grower, id string) *asking {
+	h := schemas.Header{"X-User": {fmt.Sprint("u", g.IntN(9))}}
+	if g.chance(40) {
+		arms := []string{"a0", "a1", "zz", "route=a1", "route/s0=a0, a1", "route/a0=a1,a0"}
+		h[schemas.HeaderArm] = []string{pick(g, arms)}
+	}
+	a := &asking{item: item{door: x.door, rev: x.c, d: &connectors.Delivery{Message: schemas.Message{Header: h}}, id: id}}
+	o := &oracle{pipeline: "p", models: g.models, header: h, id: id}
+	for range 1 + g.IntN(20) {
+		row := record{}
+		for _, f := range x.c.route.in.Fields() {
+			if f.Nullable && g.chance(8) {
+				row[f.Name] = nil
+				continue
+			}
+			switch f.Type {
+			case schemas.Float64:
+				row[f.Name] = float64(g.IntN(80))/8 - 3
+			case schemas.Float32:
+				row[f.Name] = float32(g.IntN(40)) / 8
+			case schemas.Int64:
+				row[f.Name] = int64(g.IntN(12))
+			case schemas.String:
+				row[f.Name] = pick(g, []string{"s1", "s2", "", "none", "long enough to be no short one"})
+			case schemas.Bool:
+				row[f.Name] = g.chance(50)
+			}
+		}
+		a.rows = append(a.rows, row)
+		a.fates = append(a.fates, o.eval(&x.spec.Route, RootPath, lineage.RolePrimary, row))
+	}
+	return a
+}
+
+func (x *trial) wrong(format string, args ...any) {
+	x.Helper()
+	spec, _ := json.MarshalIndent(x.spec, "", " ")
+	x.Fatalf("seed %d: %s\n%s", x.seed, fmt.Sprintf(format, args...), spec)
+}
+
+// score runs requests as one batch and checks all that comes of it.
+func (x *trial) score(asked []*asking) {
+	r := x.c.newRun()
+	for _, a := range asked {
+		it := a.item
+		it.from = r.in.Rows()
+		for _, row := range a.rows {
+			vs := make([]any, x.c.route.in.Len())
+			for c := range vs {
+				vs[c] = row[x.c.route.in.Field(c).Name]
+			}
+			appendValues(r.in, vs)
+		}
+		it.to = r.in.Rows()
+		r.add(it)
+	}
+	if err := x.c.call(context.Background(), r); err != nil {
+		x.wrong("%v", err)
+	}
+	r.trace.sort()
+	l := &line{c: x.door.commit}
+	l.mu.open = &unit{}
+	records := 0
+	for i, a := range asked {
+		it := &r.items[i]
+		records += x.check(a, r, it)
+		it.envelope(&l.mu.row, r, r.start)
+		if err := l.visited(r, it, &work{door: x.door}); err != nil {
+			x.wrong("%v", err)
+		}
+	}
+	if n := l.mu.open.recs.Len(); n != records {
+		x.wrong("%d records, want %d", n, records)
+	}
+	x.c.batcher.free(r)
+}
+
+// check compares what came of a request with what shall come of it, and returns how many records it makes.
+func (x *trial) check(a *asking, r *run, it *item) (records int) {
+	bad := slices.IndexFunc(a.fates, func(f fate) bool { return f.failed })
+	if (bad >= 0) != (it.err != nil) || bad >= 0 && it.err.Kind != a.fates[bad].kind {
+		x.wrong("request %s: %v, want the error of row %d", a.item.id, it.err, bad)
+	}
+	if bad >= 0 && len(a.rows) > 1 && !strings.HasPrefix(it.err.Field, rowName(bad)) {
+		x.wrong("request %s: the error is of %q, want row %d", a.item.id, it.err.Field, bad)
+	}
+	by := a.fates[0].by
+	for i, f := range a.fates {
+		if f.by != by {
+			by = ""
+		}
+		if !f.failed && !equal(rowAt(r.out, it.from+i), f.out) {
+			x.wrong("request %s row %d %v: %v, want %v", a.item.id, i, a.rows[i], rowAt(r.out, it.from+i), f.out)
+		}
+		records += len(f.stays)
+		got, want := x.told(r, it, it.from+i), x.wanted(f, bad >= 0, a.fates[max(bad, 0)].kind)
+		if !slices.Equal(got, want) {
+			x.wrong("request %s row %d %v\nrecorded:\n%s\nwant:\n%s", a.item.id, i, a.rows[i], strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	if by == "" {
+		by = "p"
+	}
+	if it.err == nil && x.c.madeBy(r, it).name != by {
+		x.wrong("request %s: made by %s, want %s", a.item.id, x.c.madeBy(r, it).name, by)
+	}
+	return records
+}
+
+// told is what is recorded of a row.
+func (x *trial) told(r *run, it *item, row int) (lines []string) {
+	w := &visitor{rev: x.c, trace: &r.trace}
+	vs := r.trace.visitsOf(row)
+	for k := range vs {
+		v := &vs[k]
+		ctx := w.context(x.c.route.nodes[v.node], v, r.trace.by[row])
+		s := fmt.Sprintf("%s %s %q %v", ctx.Node, ctx.Role, ctx.Arm, v.propensity)
+		out, err := (*schemas.Batch)(nil), it.err
+		if v.node != 0 {
+			out, err = w.cameOf(vs, k, it.err)
+		}
+		switch {
+		case err != nil:
+			s += " " + err.Kind.String()
+		case out != nil:
+			s += " " + written(rowAt(out, int(v.kept)))
+		}
+		if v.at < 0 || v.at >= v.batch {
+			s += " not in its batch"
+		}
+		lines = append(lines, s)
+	}
+	return lines
+}
+
+// wanted is what shall be recorded of a row.
+func (x *trial) wanted(f fate, failed bool, kind schemas.Kind) (lines []string) {
+	stays := map[string]*stay{} // as they are told: what has no answer of its own has that of the node above
+	for i, s := range f.stays {
+		s := *s
+		if above := stays[s.node[:max(strings.LastIndexByte(s.node, '/'), 0)]]; i == 0 {
+			s.failed, s.kind = failed, kind
+		} else if !s.failed && s.out == nil {
+			s.failed, s.kind = above.failed, above.kind
+		}
+		stays[s.node] = &s
+		line := fmt.Sprintf("%s %s %q %v", s.node, s.role, s.arm, s.propensity)
+		if s.failed {
+			line += " " + s.kind.String()
+		} else if s.out != nil {
+			line += " " + written(s.out)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func rowAt(b *schemas.Batch, i int) record {
+	r := record{}
+	for c, v := range rowOf(b, i) {
+		r[b.Schema().Field(c).Name] = v
+	}
+	return r
+}
+
+// equal reports whether two rows are the same to the bit.
+func equal(a, b record) bool {
+	return maps.Equal(bitsOf(a), bitsOf(b))
+}
+
+func bitsOf(r record) record {
+	out := record{}
+	for k, v := range r {
+		switch f := v.(type) {
+		case float64:
+			v = math.Float64bits(f)
+		case float32:
+			v = math.Float32bits(f)
+		}
+		out[k] = v
+	}
+	return out
+}
+
+func written(r record) string { return fmt.Sprint(bitsOf(r)) } // maps are printed in the order of keys
+
+// TestGraphOracle: random routes of random batches answer, fail and are recorded as the oracle says, whether requests are scored
+// together or one at a time.
+func TestGraphOracle(t *testing.T) {
+	n := uint64(5000)
+	if testing.Short() || underRace {
+		n = 300
+	}
+	var next atomic.Uint64
+	for w := range runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint(w), func(t *testing.T) {
+			t.Parallel()
+			for seed := next.Add(1); seed <= n; seed = next.Add(1) {
+				x := newTrial(t, seed)
+				x.score(x.asked)
+				for i := range x.asked {
+					x.score(x.asked[i : i+1])
+				}
+			}
+		})
+	}
+}
+
+// TestGraphConcurrent: goroutines that share a graph do not disturb each other.
+func TestGraphConcurrent(t *testing.T) {
+	n := uint64(100)
+	if testing.Short() {
+		n = 20
+	}
+	for seed := range n {
+		x := newTrial(t, seed+1<<32)
+		var wg sync.WaitGroup
+		for w := range 4 {
+			wg.Go(func() {
+				for i := range 3 {
+					x.score(x.asked[(w+i)%len(x.asked):])
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
