@@ -285,7 +285,17 @@ func (b *batcher) apply(ctx context.Context, t *trace, in, out *schemas.Batch, o
 	if b.graph == nil {
 		return safeScore(ctx, b.scorer, in, out)
 	}
-	return b.graph.safe(ctx, in, out, t, owner, public)
+	first, before := len(t.failed), out.Rows()
+	if err := b.graph.safe(ctx, in, out, t, owner, public); err != nil {
+		return err
+	}
+	for _, e := range t.failed[first:] {
+		if e != nil && passing(e) { // of no row: a topic waits until the model can be reached
+			out.Truncate(before)
+			return e
+		}
+	}
+	return nil
 }
 
 // public is what callers may see of an error.

@@ -156,7 +156,10 @@ const maxContexts = 4096
 
 // context returns the shared part of the records of this revision for one principal and way in.
 func (c *compiled) context(principal, via, run, cpu string) *lineage.Context {
-	m := &c.rev.Models[0]
+	m := c.rev.Models[0]
+	if c.route != nil {
+		m = ResolvedModel{Name: c.by.name}
+	}
 	return c.sharedContext(contextKey{principal: principal, via: via, run: run}, func() *lineage.Context {
 		return &lineage.Context{
 			Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,

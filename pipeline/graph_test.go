@@ -361,3 +361,57 @@ func (r typed) Resolve(_ context.Context, ref schemas.ModelRef) (scorers.Version
 }
 
 func (typed) Known(context.Context, string) ([]string, error) { return nil, nil }
+
+// TestRouteOfATopic: events go over a route as requests do. A model that cannot be reached loses none of them, what is
+// recorded is not scored again after a crash, and each event has one record for each node.
+func TestRouteOfATopic(t *testing.T) {
+	w := newWorld(t)
+	p := w.startToDie()
+	route := `
+input: {topic: in}
+output: {topic: out}
+route: {split: {key: text, arms: [{name: a, weight: 50, model: m@1}, {name: b, weight: 50, model: m@1}]}}
+`
+	away := int32(5)
+	var runs atomic.Int32
+	p.model.onRun(func(*schemas.Batch) error {
+		if runs.Add(1) <= away {
+			return schemas.Errorf(schemas.Unavailable, "test", "the model is away")
+		}
+		return nil
+	})
+	rev := p.apply(routed(t, p.model, "topical", route))
+	es := numbered("in", 0, 40, 4)
+	p.publish(es...)
+	checkOutputs(t, p.outputs("out", len(es)), es, 1)
+	if runs.Load() <= away {
+		t.Error("the model was never away")
+	}
+	p.out.set(func(context.Context, []schemas.Message) error {
+		return schemas.Errorf(schemas.Unavailable, "test", "%w", errOutside)
+	})
+	more := numbered("in", 40, 40, 4)
+	p.publish(more...)
+	w.eventually("some of them are recorded", func() bool { return len(p.records(lineage.Query{Pipeline: "topical"})) > 2*len(es) })
+	var recorded []float64
+	for _, r := range p.records(lineage.Query{Pipeline: "topical"}) {
+		if r.Node == pipeline.RootPath {
+			recorded = append(recorded, schemas.Values[float64](r.Input.Column(r.Input.Schema().Index("x")))[r.InputRow])
+		}
+	}
+	p.kill()
+	p = w.start()
+	p.apply(rev)
+	es = append(es, more...)
+	checkOutputs(t, p.outputs("out", len(es)), es, 1)
+	p.settled("in", "topical")
+	if n := len(p.records(lineage.Query{Pipeline: "topical", All: true})); n != 2*len(es) {
+		t.Errorf("%d records of %d events over two nodes", n, len(es))
+	}
+	for _, x := range recorded {
+		if p.model.timesScored(x) > 0 {
+			t.Errorf("%v was scored again", x)
+		}
+	}
+	p.stop()
+}

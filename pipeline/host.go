@@ -333,9 +333,6 @@ func (p *Pinned) Revision() *Revision { return p.c.rev }
 // Environment returns what decides the bits of its answers here.
 func (p *Pinned) Environment() Environment { return p.h.env(p.c) }
 
-// Class says whether the answer for a row depends on its batch.
-func (p *Pinned) Class() scorers.Class { return p.c.held[0].version.Probed.Class }
-
 // Context returns the shared part of the records that a job makes.
 func (p *Pinned) Context(via, principal, run string) *lineage.Context {
 	return p.c.context(principal, via, run, p.h.CPU)

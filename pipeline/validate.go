@@ -416,6 +416,9 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 			sig = schemas.Signature{Inputs: g.in, Outputs: g.out}
 		}
 	}
+	if len(models) == 0 && len(c.faults) == 0 {
+		c.fault(RootPath, "runs no model; a pipeline has at least one")
+	}
 	c.unread(s, sig)
 	if sig.Inputs != nil && s.Input != nil {
 		if in, err := codec.ParseInput(s.Input.Format, s.Input.Columns); err == nil {
