@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -80,7 +81,7 @@ var splitKind = nodeKind{
 			sum += a.Weight
 		}
 		if len(s.Arms) < 2 {
-			c.fault(document.Join(at, "arms"), "%d arms: a split has at least two", len(s.Arms))
+			c.fault(document.Join(at, "arms"), "%s: a split has at least two", few(len(s.Arms), "arm"))
 		} else if sum != 100 && sum != fullWeight {
 			c.fault(document.Join(at, "arms"), "the weights add up to %d; want 100 (percent) or %d (parts)", sum, fullWeight)
 		}
@@ -106,15 +107,25 @@ var switchKind = nodeKind{
 	check: func(n *Node, at string, c *checker) {
 		at = document.Join(at, "switch")
 		if len(n.Switch) < 2 {
-			c.fault(at, "%d cases: a switch has at least two, the last without when", len(n.Switch))
+			c.fault(at, "%s: a switch has at least two, the last without when", few(len(n.Switch), "case"))
 		}
+		first := map[string]int{} // case of a condition
 		for i, x := range n.Switch {
 			last := i == len(n.Switch)-1
+			when := strings.TrimSpace(x.When)
+			j, twice := first[when]
+			if !twice {
+				first[when] = i
+			}
 			switch at := document.Join(document.Index(at, i), "when"); {
 			case last && x.When != "":
 				c.fault(at, "the last case takes all rows that are left; leave when out, or add a case behind it")
 			case !last && x.When == "":
 				c.fault(at, "missing; only the last case goes without, and those behind it are never reached")
+			case twice && !last:
+				c.fault(at, "the condition of %s too, which takes its rows; this case is never reached", document.Index("switch", j))
+			case !last:
+				c.constant(at, when, "the case")
 			}
 		}
 	},
@@ -132,7 +143,7 @@ var sequenceKind = nodeKind{
 	copy: func(n *Node) { n.Sequence = slices.Clone(n.Sequence) },
 	check: func(n *Node, at string, c *checker) {
 		if len(n.Sequence) < 2 {
-			c.fault(document.Join(at, "sequence"), "%d steps: a sequence has at least two", len(n.Sequence))
+			c.fault(document.Join(at, "sequence"), "%s: a sequence has at least two", few(len(n.Sequence), "step"))
 		}
 	},
 	schema: childrenOf("Steps in order. Each sees the columns of the request and of the steps before it; the last one answers.", 2, nil, map[string]any{}),
@@ -151,13 +162,15 @@ var transformKind = nodeKind{
 		for _, name := range sortedKeys(n.Transform.Columns) {
 			if name == "" || len(name) > schemas.MaxColumnName {
 				c.fault(at, "column %.80q: a name has 1 to %d bytes", name, schemas.MaxColumnName)
+			} else if strings.TrimSpace(n.Transform.Columns[name]) == "" {
+				c.fault(document.Join(at, name), "no expression; want one such as input.COLUMN / 60")
 			}
 		}
 	},
 	schema: object("Makes columns.", []string{"columns"}, map[string]any{
 		"columns": map[string]any{
 			"type": "object", "minProperties": 1, "maxProperties": schemas.MaxColumns, "propertyNames": map[string]any{"minLength": 1},
-			"additionalProperties": map[string]any{"type": "string"},
+			"additionalProperties": map[string]any{"type": "string", "minLength": 1},
 			"description":          "Name of the new column to CEL over input.<column>.",
 		},
 	}),
@@ -202,14 +215,19 @@ func checkEnsemble(n *Node, at string, c *checker) {
 		c.fault(document.Join(at, "combine"), "unknown rule %.80q%s", e.Combine, document.Meant(e.Combine, combine.Kinds))
 	}
 	if len(e.Members) < 2 {
-		c.fault(document.Join(at, "members"), "%d members: an ensemble has at least two", len(e.Members))
+		c.fault(document.Join(at, "members"), "%s: an ensemble has at least two", few(len(e.Members), "member"))
 	}
 	if e.Quorum < 0 || e.Quorum > len(e.Members) {
 		c.fault(document.Join(at, "quorum"), "%d of %d members; want 1 to %d", e.Quorum, len(e.Members), len(e.Members))
 	}
 	for _, name := range sortedKeys(e.Columns) {
-		if kind := e.Columns[name]; !slices.Contains(columnKinds, kind) {
-			c.fault(document.Join(document.Join(at, "columns"), name), "unknown rule %.80q%s", kind, document.Meant(kind, columnKinds))
+		switch kind, at := e.Columns[name], document.Join(document.Join(at, "columns"), name); {
+		case kind == combine.Concat:
+			c.fault(at, "concat puts whole members side by side; write combine: concat instead of columns, or another rule%s", document.Meant("", columnKinds))
+		case kind == "":
+			c.fault(at, "no rule%s", document.Meant(kind, columnKinds))
+		case !slices.Contains(columnKinds, kind):
+			c.fault(at, "unknown rule %.80q%s", kind, document.Meant(kind, columnKinds))
 		}
 	}
 	weighted := e.weighs()
@@ -221,6 +239,27 @@ func checkEnsemble(n *Node, at string, c *checker) {
 		case m.Weight > 0 && !weighted:
 			c.fault(at, "no rule takes weights here; leave it out, or write weighted_mean or weighted_vote")
 		}
+	}
+}
+
+// few counts what there is not enough of.
+func few(n int, what string) string {
+	switch n {
+	case 0:
+		return "no " + what + "s"
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// constant finds a condition that says the same of every row.
+func (c *checker) constant(at, condition, of string) {
+	switch condition {
+	case "true":
+		c.fault(at, "always true; those behind %s are never reached: leave them out, or write a condition over input.COLUMN", of)
+	case "false":
+		c.fault(at, "never true; %s is there for nothing: leave it out, or write a condition over input.COLUMN", of)
 	}
 }
 
@@ -246,7 +285,7 @@ var cascadeKind = nodeKind{
 	check: func(n *Node, at string, c *checker) {
 		at = document.Join(at, "cascade")
 		if len(n.Cascade) < 2 {
-			c.fault(at, "%d stages: a cascade has at least two, the last without accept", len(n.Cascade))
+			c.fault(at, "%s: a cascade has at least two, the last without accept", few(len(n.Cascade), "stage"))
 		}
 		for i, x := range n.Cascade {
 			last := i == len(n.Cascade)-1
@@ -255,6 +294,8 @@ var cascadeKind = nodeKind{
 				c.fault(at, "the last stage always answers; leave accept out, or add a stage behind it")
 			case !last && x.Accept == "":
 				c.fault(at, "missing; without it every answer stands, and the stages behind it are never reached")
+			case !last:
+				c.constant(at, strings.TrimSpace(x.Accept), "the stage")
 			}
 		}
 	},

@@ -195,7 +195,9 @@ func asJSON(t *testing.T, text string) any {
 	return j
 }
 
-func TestJSONSchemaAgreesWithTheParser(t *testing.T) {
+// schemaOf compiles the JSON Schema.
+func schemaOf(t *testing.T) *jsonschema.Schema {
+	t.Helper()
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(JSONSchema()))
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +210,11 @@ func TestJSONSchemaAgreesWithTheParser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return sch
+}
+
+func TestJSONSchemaAgreesWithTheParser(t *testing.T) {
+	sch := schemaOf(t)
 	for name, text := range goodSpecs {
 		if err := sch.Validate(asJSON(t, text)); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ const (
 	MaxDescription = 4096
 	MaxSpecs       = 256 // pipelines in one file
 )
+
+// weight matches the path of an arm's weight.
+var weight = regexp.MustCompile(`split\.arms\[[0-9]+\]\.weight$`)
 
 // ParseSpec reads the pipelines of a YAML or JSON text, several documents allowed, and validates each. All that is
 // wrong comes in one Invalid error, a document.Faults, with paths, lines and what would be right. Defaults are not
@@ -45,6 +49,11 @@ func ParseSpec(b []byte) ([]Spec, error) {
 	for i, v := range docs {
 		s := &specs[i]
 		fs := document.Decode(v, s)
+		for i := range fs {
+			if weight.MatchString(fs[i].Path) && strings.HasPrefix(fs[i].Text, "want a whole number") {
+				fs[i].Text += "; weights are percent or, of all arms, parts per 10,000: 9950 and 50 for 99.5 and 0.5 %"
+			}
+		}
 		s.text = v
 		faults = append(faults, fs...)
 		faults = append(faults, without(s.faults(), fs)...)
@@ -59,11 +68,18 @@ func ParseSpec(b []byte) ([]Spec, error) {
 	return specs, nil
 }
 
-// without drops what follows from a fault that is told already: the contents of a field that could not be read.
+// within reports whether a path leads below another.
+func within(path, of string) bool {
+	rest, below := strings.CutPrefix(path, of)
+	return below && of != "" && rest != "" && (rest[0] == '.' || rest[0] == '[')
+}
+
+// without drops what follows from a fault that is told already: the contents of a field that could not be read, as a
+// whole or a part of it.
 func without(fs, told document.Faults) document.Faults {
 	return slices.DeleteFunc(fs, func(f document.Fault) bool {
 		return slices.ContainsFunc(told, func(t document.Fault) bool {
-			return f.Path != "" && (t.Path == f.Path || strings.HasPrefix(t.Path, f.Path+".") || strings.HasPrefix(t.Path, f.Path+"["))
+			return f.Path != "" && (t.Path == f.Path || within(t.Path, f.Path) || within(f.Path, t.Path))
 		})
 	})
 }
@@ -313,8 +329,9 @@ func (c *checker) declared(cols map[string]string) {
 			c.fault("columns", "column %.80q: a name has 1 to %d bytes", name, schemas.MaxColumnName)
 			continue
 		}
-		_, err := schemas.ParseDType(cols[name])
-		c.err(document.Join("columns", name), err)
+		if _, err := schemas.ParseDType(cols[name]); err != nil {
+			c.fault(document.Join("columns", name), "%v%s", err, document.Meant(cols[name], schemas.DTypes()))
+		}
 	}
 }
 
@@ -336,7 +353,7 @@ func (c *checker) node(n *Node, at string, depth int) {
 		c.fault(at, "has %s; a node has exactly one of %s", strings.Join(set, " and "), strings.Join(kindKeys(), ", "))
 		return
 	case depth > maxDepth:
-		c.fault(at, "nodes nested deeper than %d", maxDepth)
+		c.fault(at, "nodes nested deeper than %d; nest fewer", maxDepth)
 		return
 	}
 	for i := range nodeKinds {
@@ -346,7 +363,8 @@ func (c *checker) node(n *Node, at string, depth int) {
 	}
 	below := n.below()
 	if len(below) > maxChildren {
-		c.fault(document.Join(at, set[0]), "%d children: at most %d", len(below), maxChildren)
+		list, _, _ := strings.Cut(below[0].at, "[")
+		c.fault(document.Join(at, list), "%d nodes: at most %d", len(below), maxChildren)
 		return
 	}
 	seen := map[string]string{}
