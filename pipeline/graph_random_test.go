@@ -220,7 +220,9 @@ func (g *grower) node(path string, depth int, env, want []string) Node {
 		for i := range n {
 			c := Case{Name: fmt.Sprint("c", i)}
 			if i < n-1 {
-				c.When = g.condition("input", env)
+				for c.When == "" || slices.ContainsFunc(cases, func(o Case) bool { return o.When == c.When }) { // a second one is refused
+					c.When = g.condition("input", env)
+				}
 			}
 			c.Node = g.node(path+"/"+c.Name, depth-1, env, want)
 			cases = append(cases, c)
@@ -413,7 +415,7 @@ func (g *grower) value(t schemas.DType, env []string) string {
 	}
 }
 
-var conditions = []string{"F > 2.0", "F < F", "G >= 1.0", "I % 2 == 0", "10 / I > 2", "S == \"s1\"", "S .contains(\"1\")", "B", "true", "false"}
+var conditions = []string{"F > 2.0", "F < F", "G >= 1.0", "I % 2 == 0", "10 / I > 2", "S == \"s1\"", "S .contains(\"1\")", "B", "F == F", "I != I"}
 
 func (g *grower) condition(of string, env []string) string {
 	for {
