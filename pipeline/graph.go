@@ -89,6 +89,9 @@ type trace struct {
 	outs   []*schemas.Batch
 	of     []*nodeFacts // whose pool a batch of outs belongs to
 	sorted bool
+
+	flow flow // scratch of graph.score
+	ids  []int32
 }
 
 func (t *trace) reset() {
@@ -97,7 +100,7 @@ func (t *trace) reset() {
 	}
 	clear(t.outs)
 	clear(t.failed)
-	*t = trace{visits: t.visits[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0]}
+	*t = trace{visits: t.visits[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], ids: t.ids[:0]}
 }
 
 // sort brings visits into the order of rows; those of one row stay in the order in which it came by.
@@ -131,15 +134,15 @@ type flow struct {
 // score appends one row to out for each row of in.
 func (g *graph) score(ctx context.Context, in, out *schemas.Batch, t *trace, owner func(row int) *item, public func(error) *schemas.Error) {
 	first := len(t.by)
-	f := &flow{trace: t, ctx: ctx, g: g, host: public, owner: owner}
-	ids := make([]int32, in.Rows())
-	for i := range ids {
-		ids[i] = int32(first + i)
+	t.flow = flow{trace: t, ctx: ctx, g: g, host: public, owner: owner}
+	t.ids = t.ids[:0]
+	for i := range in.Rows() {
+		t.ids = append(t.ids, int32(first+i))
 		t.by = append(t.by, -1)
 		t.failed = append(t.failed, nil)
 	}
 	t.sorted = false
-	g.root.run(f, in, ids, out)
+	g.root.run(&t.flow, in, t.ids, out)
 }
 
 // enter notes that rows came to a node, and returns where their visits are.
@@ -218,6 +221,10 @@ func (p *picker) some(src *schemas.Batch, rows []int32) *schemas.Batch {
 	b := p.get()
 	for i, j := range p.from {
 		dst, col := b.Column(i), src.Column(j)
+		if flat(dst, col) {
+			collect(dst.Extend(len(rows)), col.Data(), dst.Width()*dst.Field().Type.Size(), rows)
+			continue
+		}
 		for _, r := range rows {
 			dst.AppendColumn(col, int(r), int(r)+1)
 		}
@@ -251,4 +258,45 @@ func (p *picker) appendRow(dst, src *schemas.Batch, i int) {
 		dst.Column(c).AppendColumn(src.Column(j), i, i+1)
 	}
 	dst.Advance(1)
+}
+
+// flat reports whether values can go from one column to the other as bytes: they are fixed in size, and none is null.
+func flat(dst, src *schemas.Column) bool {
+	return src.Nulls() == 0 && dst.Nulls() == 0 && src.Field().Type.Size() > 0
+}
+
+// collect copies values of a size: dst[k] is src[rows[k]].
+func collect(dst, src []byte, size int, rows []int32) {
+	switch size {
+	case 4:
+		for k, r := range rows {
+			*(*[4]byte)(dst[4*k:]) = *(*[4]byte)(src[4*int(r):])
+		}
+	case 8:
+		for k, r := range rows {
+			*(*[8]byte)(dst[8*k:]) = *(*[8]byte)(src[8*int(r):])
+		}
+	default:
+		for k, r := range rows {
+			copy(dst[k*size:(k+1)*size], src[int(r)*size:])
+		}
+	}
+}
+
+// scatter is the way back: dst[rows[k]] is src[k].
+func scatter(dst, src []byte, size int, rows []int32) {
+	switch size {
+	case 4:
+		for k, r := range rows {
+			*(*[4]byte)(dst[4*int(r):]) = *(*[4]byte)(src[4*k:])
+		}
+	case 8:
+		for k, r := range rows {
+			*(*[8]byte)(dst[8*int(r):]) = *(*[8]byte)(src[8*k:])
+		}
+	default:
+		for k, r := range rows {
+			copy(dst[int(r)*size:(int(r)+1)*size], src[k*size:])
+		}
+	}
 }

@@ -193,6 +193,7 @@ type partingNode struct {
 	give     []*picker // the columns of each child
 	take     []*picker // the answers of each child, as the node's
 	choose   chooser
+	parts    sync.Pool // of *parts
 }
 
 // chooser decides for the rows of a batch which child they go to, in the visits [first, ...): arm and propensity.
@@ -203,51 +204,95 @@ type chooser interface {
 func (n *partingNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
 	first := f.enter(n.nodeFacts, ids)
 	n.choose.choose(f, in, ids, first)
-	arms := make([]int32, len(ids)) // visits grow meanwhile
-	counts := make([]int, len(n.children))
-	for i := range ids {
-		arms[i] = f.visits[first+i].arm
-		if arms[i] >= 0 {
-			counts[arms[i]]++
+	p, _ := n.parts.Get().(*parts)
+	if p == nil {
+		p = &parts{rows: make([][]int32, len(n.children)), ids: make([][]int32, len(n.children)), outs: make([]*schemas.Batch, len(n.children))}
+	}
+	defer n.free(p)
+	for i, row := range ids {
+		arm := f.visits[first+i].arm
+		if p.arms = append(p.arms, arm); arm >= 0 {
+			p.rows[arm], p.ids[arm] = append(p.rows[arm], int32(i)), append(p.ids[arm], row)
 		}
 	}
-	if len(ids) > 0 && arms[0] >= 0 && counts[arms[0]] == len(ids) { // as most small batches do
-		c := arms[0]
+	if len(ids) > 0 && p.arms[0] >= 0 && len(p.rows[p.arms[0]]) == len(ids) { // as most small batches do
+		c := p.arms[0]
 		part := n.give[c].all(in)
 		n.answer(f, c, part, ids, out)
 		n.give[c].free(part, in)
 		return
 	}
-	outs := make([]*schemas.Batch, len(n.children))
-	for c := range n.children {
-		if counts[c] == 0 {
+	for c, rows := range p.rows {
+		if len(rows) == 0 {
 			continue
-		}
-		rows, of := make([]int32, 0, counts[c]), make([]int32, 0, counts[c])
-		for i, arm := range arms {
-			if arm == int32(c) {
-				rows, of = append(rows, int32(i)), append(of, ids[i])
-			}
 		}
 		part := n.give[c].some(in, rows)
-		outs[c] = n.children[c].facts().batch()
-		n.children[c].run(f, part, of, outs[c])
+		p.outs[c] = n.children[c].facts().batch()
+		n.children[c].run(f, part, p.ids[c], p.outs[c])
 		n.give[c].free(part, in)
 	}
-	next := make([]int, len(n.children))
-	for _, arm := range arms {
-		if arm < 0 {
-			blank(out)
-			continue
-		}
-		n.take[arm].appendRow(out, outs[arm], next[arm])
-		next[arm]++
-	}
-	for c, b := range outs {
-		if b != nil {
+	n.gather(p, out)
+}
+
+// parts is how the rows of a batch part.
+type parts struct {
+	arms []int32          // by row; -1: none
+	rows [][]int32        // by child: its rows, in order
+	ids  [][]int32        // by child: what these are in the flow
+	outs []*schemas.Batch // by child: its answers, nil if it has no rows
+}
+
+// free keeps p for another batch.
+func (n *partingNode) free(p *parts) {
+	for c, b := range p.outs {
+		if p.rows[c], p.ids[c] = p.rows[c][:0], p.ids[c][:0]; b != nil {
 			n.children[c].facts().free(b)
 		}
 	}
+	clear(p.outs)
+	p.arms = p.arms[:0]
+	n.parts.Put(p)
+}
+
+// gather appends the answers of the children in the order of the rows.
+func (n *partingNode) gather(p *parts, out *schemas.Batch) {
+	for c := range out.Schema().Len() {
+		dst := out.Column(c)
+		if p.plain(n, c, dst) {
+			size := dst.Width() * dst.Field().Type.Size()
+			to := dst.Extend(len(p.arms))
+			for arm, b := range p.outs {
+				if b != nil {
+					scatter(to, b.Column(n.take[arm].from[c]).Data(), size, p.rows[arm])
+				}
+			}
+			continue
+		}
+		var scratch [8]int
+		next := append(scratch[:0], make([]int, len(p.outs))...)
+		for _, arm := range p.arms {
+			if arm < 0 {
+				dst.AppendNull()
+				continue
+			}
+			k := next[arm]
+			dst.AppendColumn(p.outs[arm].Column(n.take[arm].from[c]), k, k+1)
+			next[arm]++
+		}
+	}
+	out.Advance(len(p.arms))
+}
+
+// plain reports whether all children's answers to column c of the node's are fixed in size and none is null.
+func (p *parts) plain(n *partingNode, c int, dst *schemas.Column) bool {
+	rows := 0
+	for arm, b := range p.outs {
+		if b != nil && !flat(dst, b.Column(n.take[arm].from[c])) {
+			return false
+		}
+		rows += len(p.rows[arm])
+	}
+	return rows == len(p.arms)
 }
 
 // answer has one child answer all rows.
