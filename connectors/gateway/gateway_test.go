@@ -196,10 +196,10 @@ func seen(t *testing.T, a answer) schemas.Header {
 
 func TestHeaders(t *testing.T) {
 	url, _, _ := start(t, nil)
-	a := do(t, "POST", url+"/v1/pipelines/p/score", "{}", "Leat-Request-Id", "mine", "Leat-Key", "k", "Leat-Arm", "canary", "Traceparent", "00-1-2-01",
+	a := do(t, "POST", url+"/v1/pipelines/p/score", "{}", "Leat-Request-Id", "mine", "Leat-Key", "k", "Leat-Arm", "canary", "X-User", "u7", "Traceparent", "00-1-2-01",
 		"Leat-Principal", "root", "Authorization", "Bearer x", "Cookie", "a=b", "Leat-Attempt", "7", "Leat-Reply-To", "me", "Leat-Timeout", "5s", "Content-Type", "application/vnd.apache.arrow.stream")
 	h := seen(t, a)
-	for name, want := range map[string]string{"Leat-Request-Id": "mine", "Leat-Key": "k", "Leat-Arm": "canary", "traceparent": "00-1-2-01", "Content-Type": "application/vnd.apache.arrow.stream",
+	for name, want := range map[string]string{"Leat-Request-Id": "mine", "Leat-Key": "k", "Leat-Arm": "canary", "X-User": "u7", "traceparent": "00-1-2-01", "Content-Type": "application/vnd.apache.arrow.stream",
 		"Leat-Principal": "", "Authorization": "", "Cookie": "", "Leat-Attempt": "", "Leat-Reply-To": "", "Leat-Timeout": "", "Leat-Model": ""} {
 		if h.Get(name) != want {
 			t.Errorf("%s: %q, want %q", name, h.Get(name), want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -35,6 +36,14 @@ var (
 		schemas.HeaderContentType, schemas.HeaderRequestID, schemas.HeaderModel, schemas.HeaderRevision,
 		schemas.HeaderSchema, schemas.HeaderArm, schemas.HeaderErrorKind, oip.HeaderLength,
 	}
+)
+
+// Headers of the caller's own go on to the pipeline, whose splits may choose by them: those that begin with X-, a few and
+// short ones.
+const (
+	ownHeader  = "X-"
+	maxHeaders = 32
+	maxHeader  = 256 // bytes of a value
 )
 
 // socketBuffer is what a connection takes without its caller reading: larger answers are written under a deadline.
@@ -82,6 +91,11 @@ func (s *Server) header(r *http.Request, c *call, sc *scoring, now time.Time) (s
 	for _, p := range passed {
 		if v := in[p.http]; v != nil {
 			h[p.name] = v
+		}
+	}
+	for name, v := range in {
+		if strings.HasPrefix(name, ownHeader) && len(h) < maxHeaders && len(v) == 1 && len(v[0]) <= maxHeader {
+			h[name] = v
 		}
 	}
 	made := make([]string, 4) // one allocation for the values that are ours

@@ -43,10 +43,12 @@ func (c *Client) readOrdered(ctx context.Context, op, stream string, cfg jetstre
 	fn func(jetstream.Msg, *jetstream.MsgMetadata) bool) error {
 	call, cancel := c.call(ctx)
 	defer cancel()
+	cfg.InactiveThreshold = orderedIdle
 	cons, err := c.jsd.OrderedConsumer(call, stream, cfg)
 	if err != nil {
 		return classify(op, stream, err)
 	}
+	defer c.dropOrdered(ctx, stream, cons)
 	if info := cons.CachedInfo(); !follow && info != nil && info.NumPending == 0 {
 		return nil
 	}
@@ -79,6 +81,23 @@ func (c *Client) readOrdered(ctx context.Context, op, stream string, cfg jetstre
 		if !follow && (meta.NumPending == 0 || meta.Sequence.Stream >= end) {
 			return nil
 		}
+	}
+}
+
+// orderedIdle is how long the server keeps the consumer of a reader that is gone without a word.
+const orderedIdle = 30 * time.Second
+
+// dropOrdered deletes the consumer of a read that has ended: the library leaves it to the server, which has room for so
+// many.
+func (c *Client) dropOrdered(ctx context.Context, stream string, cons jetstream.Consumer) {
+	info := cons.CachedInfo()
+	if info == nil {
+		return
+	}
+	call, cancel := c.call(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := c.jsd.DeleteConsumer(call, stream, info.Name); err != nil {
+		c.log.Debug("a reader's consumer is left to the server", "stream", stream, "error", err)
 	}
 }
 

@@ -288,6 +288,32 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestReadsLeaveNothing: a read that has ended, by itself or by its caller, leaves no consumer with the server.
+func TestReadsLeaveNothing(t *testing.T) {
+	c, ctx := opened(t)
+	l := ok(c.OpenLog(ctx, schemas.LogConfig{Name: "LEAT_READ", Prefix: "leat.read", MaxBytes: 1 << 20}))(t)
+	for range 10 {
+		ok(l.Append(ctx, "p", "", []byte("x")))(t)
+	}
+	for i := range 30 {
+		read, cancel := context.WithCancel(ctx)
+		err := l.Read(read, 1, nil, i%3 == 2, func(e *schemas.Entry) bool {
+			if i%3 == 2 && e.Sequence == 10 {
+				cancel()
+			}
+			return i%3 != 1
+		})
+		cancel()
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	info := ok(c.streamInfo(ctx, "test", "LEAT_READ"))(t)
+	if info.State.Consumers != 0 {
+		t.Errorf("%d consumers are left", info.State.Consumers)
+	}
+}
+
 // TestSequenceAtWhileAppending: a record that is stored while a time is looked up in an empty log is not stepped over.
 func TestSequenceAtWhileAppending(t *testing.T) {
 	c, ctx := opened(t)
