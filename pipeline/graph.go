@@ -220,14 +220,7 @@ func (p *picker) all(src *schemas.Batch) *schemas.Batch {
 func (p *picker) some(src *schemas.Batch, rows []int32) *schemas.Batch {
 	b := p.get()
 	for i, j := range p.from {
-		dst, col := b.Column(i), src.Column(j)
-		if flat(dst, col) {
-			collect(dst.Extend(len(rows)), col.Data(), dst.Width()*dst.Field().Type.Size(), rows)
-			continue
-		}
-		for _, r := range rows {
-			dst.AppendColumn(col, int(r), int(r)+1)
-		}
+		appendRows(b.Column(i), src.Column(j), rows)
 	}
 	b.Advance(len(rows))
 	return b
@@ -258,6 +251,17 @@ func (p *picker) appendRow(dst, src *schemas.Batch, i int) {
 		dst.Column(c).AppendColumn(src.Column(j), i, i+1)
 	}
 	dst.Advance(1)
+}
+
+// appendRows appends some rows of another column.
+func appendRows(dst, src *schemas.Column, rows []int32) {
+	if flat(dst, src) {
+		collect(dst.Extend(len(rows)), src.Data(), dst.Width()*dst.Field().Type.Size(), rows)
+		return
+	}
+	for _, r := range rows {
+		dst.AppendColumn(src, int(r), int(r)+1)
+	}
 }
 
 // flat reports whether values can go from one column to the other as bytes: they are fixed in size, and none is null.

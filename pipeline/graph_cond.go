@@ -126,8 +126,9 @@ func (n *cascadeNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.
 // rest returns some rows of the node's input.
 func (n *cascadeNode) rest(in *schemas.Batch, rows []int32) *schemas.Batch {
 	b := schemas.NewBatch(n.in)
-	for _, r := range rows {
-		b.AppendRange(in, int(r), int(r)+1)
+	for c := range n.in.Len() {
+		appendRows(b.Column(c), in.Column(c), rows)
 	}
+	b.Advance(len(rows))
 	return b
 }

@@ -434,10 +434,10 @@ func (n *sequenceNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 func (n *sequenceNode) extend(f *flow, i int, cols *schemas.Batch, ids []int32, answer *schemas.Batch) (*schemas.Batch, []int32) {
 	next := schemas.NewBatch(n.have[i+1])
 	live := make([]int32, 0, len(ids))
-	rows := make([]int, 0, len(ids))
+	rows := make([]int32, 0, len(ids))
 	for k, row := range ids {
 		if f.failed[row] == nil {
-			live, rows = append(live, row), append(rows, k)
+			live, rows = append(live, row), append(rows, int32(k))
 		}
 	}
 	for c := range next.Schema().Len() {
@@ -451,9 +451,7 @@ func (n *sequenceNode) extend(f *flow, i int, cols *schemas.Batch, ids []int32, 
 			dst.AppendColumn(col, 0, col.Rows())
 			continue
 		}
-		for _, k := range rows {
-			dst.AppendColumn(col, k, k+1)
-		}
+		appendRows(dst, col, rows)
 	}
 	next.Advance(len(rows))
 	return next, live
