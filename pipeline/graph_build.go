@@ -131,8 +131,8 @@ func (b *builder) collect(n *Node, path, at string, made map[string]bool) bool {
 	return ok
 }
 
-// apart reports whether the elements of a packed tensor are columns of their own in this route: where another node reads
-// one of them by its name, or as an element of another tensor.
+// apart reports whether the elements of a packed tensor are columns of their own in this route: where another node reads or
+// makes one of them by its name, or as an element of another tensor.
 func (b *builder) apart(t *schemas.Field) bool {
 	if len(t.Features) == 0 {
 		return false
@@ -143,6 +143,15 @@ func (b *builder) apart(t *schemas.Field) bool {
 			return true
 		}
 	}
+	made := false
+	b.spec.Route.Walk(RootPath, RootPath, func(_, _ string, n *Node) {
+		for name := range transformed(n) {
+			made = made || read(name)
+		}
+	})
+	if made {
+		return true
+	}
 	for _, sig := range b.sigs {
 		for _, f := range sig.Inputs.Fields() {
 			other := f.Name != t.Name || !sameType(&f, t) || !slices.Equal(f.Features, t.Features)
@@ -152,6 +161,14 @@ func (b *builder) apart(t *schemas.Field) bool {
 		}
 	}
 	return false
+}
+
+// transformed returns the columns that a node makes by transforming.
+func transformed(n *Node) map[string]string {
+	if n.Transform == nil {
+		return nil
+	}
+	return n.Transform.Columns
 }
 
 // made adds the names of the columns that a node answers with.

@@ -338,16 +338,22 @@ route:
 func TestPacked(t *testing.T) {
 	named := schemas.MustSchema(schemas.Field{Name: "b", Type: schemas.Float64}, schemas.Field{Name: "text", Type: schemas.String, Nullable: true})
 	tensor := schemas.MustSchema(schemas.Field{Name: "features", Type: schemas.Float64, Shape: []int{2}, Features: []string{"a", "b"}})
-	spec, err := pipeline.ParseSpec([]byte("apiVersion: leat/v1\nkind: Pipeline\nname: x\nroute: {split: {key: text, arms: [{name: l, weight: 50, model: named}, {name: r, weight: 50, model: tensor}]}}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, sig, err := spec[0].Resolve(t.Context(), typed{"named": named, "tensor": tensor}, pipeline.Facts{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := sig.Inputs.String(); got != "b float64, text string?, a float64" {
-		t.Fatal(got)
+	for route, want := range map[string]string{
+		`split: {key: text, arms: [{name: l, weight: 50, model: named}, {name: r, weight: 50, model: tensor}]}`: "b float64, text string?, a float64",
+		`sequence: [{name: make, transform: {columns: {a: "1.0"}}}, {name: score, model: tensor}]`:              "b float64",
+		`split: {arms: [{name: l, weight: 50, model: tensor}, {name: r, weight: 50, model: tensor}]}`:           "features float64[2]",
+	} {
+		spec, err := pipeline.ParseSpec([]byte("apiVersion: leat/v1\nkind: Pipeline\nname: x\nroute: {" + route + "}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, sig, err := spec[0].Resolve(t.Context(), typed{"named": named, "tensor": tensor}, pipeline.Facts{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sig.Inputs.String(); got != want {
+			t.Errorf("%s takes %s, want %s", route, got, want)
+		}
 	}
 }
 
