@@ -315,3 +315,38 @@ func TestWatchdogUnread(t *testing.T) {
 		t.Error("stuck although it can be read")
 	}
 }
+
+// TestReceiveAtTheLimit: whoever waits at the limit of what may be in work is woken when work is settled, also when
+// nothing new comes to the topic.
+func TestReceiveAtTheLimit(t *testing.T) {
+	t.Parallel()
+	ctx := within(t)
+	cfg := shared(t)
+	cfg.InFlight = 10
+	c := dialConfig(t, cfg)
+	must(t, c.EnsureTopic(ctx, "t", 1))
+	publish(t, ctx, c, "t", 1, 0, 25)
+	src := subscribe(t, ctx, c, "t")
+	for left := 25; left > 0; {
+		ds := receive(t, ctx, src, min(left, 10))
+		if left -= len(ds); left == 0 {
+			break
+		}
+		more := make(chan error, 1)
+		go func() {
+			got, err := src.Receive(ctx, 1)
+			for _, d := range got {
+				err = d.Settler.Retry(ctx, d, 0)
+			}
+			more <- err
+		}()
+		eventually(t, ctx, "the wait", func() bool { return len(src.kick) == 0 })
+		acceptAll(t, ctx, ds)
+		select {
+		case err := <-more:
+			must(t, err)
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody was woken")
+		}
+	}
+}

@@ -180,6 +180,9 @@ func (t *tenure) moved(n int) {
 	t.settledAt = time.Now()
 	delete(g.mu.avoid, t.p)
 	g.mu.settled += n
+	if n > 0 && len(t.chunks) > 0 {
+		wakeUp(g.kick) // the limit of what is in work may have held them back
+	}
 	switch {
 	case t.leaving && t.hands == 0, g.mu.settled >= commitRecords:
 		wakeUp(g.urgent)
