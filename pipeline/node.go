@@ -109,13 +109,23 @@ var switchKind = nodeKind{
 		if len(n.Switch) < 2 {
 			c.fault(at, "%s: a switch has at least two, the last without when", few(len(n.Switch), "case"))
 		}
+		first := map[string]int{} // case of a condition
 		for i, x := range n.Switch {
 			last := i == len(n.Switch)-1
+			when := strings.TrimSpace(x.When)
+			j, twice := first[when]
+			if !twice {
+				first[when] = i
+			}
 			switch at := document.Join(document.Index(at, i), "when"); {
 			case last && x.When != "":
 				c.fault(at, "the last case takes all rows that are left; leave when out, or add a case behind it")
 			case !last && x.When == "":
 				c.fault(at, "missing; only the last case goes without, and those behind it are never reached")
+			case twice && !last:
+				c.fault(at, "the condition of %s too, which takes its rows; this case is never reached", document.Index("switch", j))
+			case !last:
+				c.constant(at, when, "the case")
 			}
 		}
 	},
@@ -243,6 +253,16 @@ func few(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// constant finds a condition that says the same of every row.
+func (c *checker) constant(at, condition, of string) {
+	switch condition {
+	case "true":
+		c.fault(at, "always true; those behind %s are never reached: leave them out, or write a condition over input.COLUMN", of)
+	case "false":
+		c.fault(at, "never true; %s is there for nothing: leave it out, or write a condition over input.COLUMN", of)
+	}
+}
+
 // columnKinds are the rules that one column can have.
 var columnKinds = slices.DeleteFunc(slices.Clone(combine.Kinds), func(k string) bool { return k == combine.Concat })
 
@@ -274,6 +294,8 @@ var cascadeKind = nodeKind{
 				c.fault(at, "the last stage always answers; leave accept out, or add a stage behind it")
 			case !last && x.Accept == "":
 				c.fault(at, "missing; without it every answer stands, and the stages behind it are never reached")
+			case !last:
+				c.constant(at, strings.TrimSpace(x.Accept), "the stage")
 			}
 		}
 	},
