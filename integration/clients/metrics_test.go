@@ -47,7 +47,8 @@ func TestMetrics(t *testing.T) {
 		r.Body.Close()
 	}
 	all := s.until(t, ctx, func(m map[string]metric) bool {
-		return m["leat_kafka_transactions_total"].sum("committed") > 0 && m["leat_kafka_dead_letters_total"].sum() > 0 && m["leat_transaction_seconds"].sum() > 0
+		return m["leat_kafka_transactions_total"].sum("committed") > 0 && m["leat_kafka_dead_letters_total"].sum() > 0 && m["leat_transaction_seconds"].sum() > 0 &&
+			m["leat_transactions_total"].sum() > 0
 	})
 	listed := map[string]metric{}
 	name := regexp.MustCompile("`(leat_[a-z_]+)`")
