@@ -2,12 +2,10 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/schemas"
@@ -363,155 +361,6 @@ func safeScore(ctx context.Context, s scorers.Scorer, in, out *schemas.Batch) (e
 		}
 	}()
 	return s.Score(ctx, in, out)
-}
-
-// suspects reports whether an item of r may have ended a process: this one, as its marks tell, or another one whose
-// events come round to us.
-func (b *batcher) suspects(r *run) bool {
-	marked := b.poison.Suspects() > 0
-	for i := range r.items {
-		if r.items[i].again || marked && b.poison.deaths(markOf(b.digest, r.items[i].digest)) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// suspect runs an item that has seen the process die: alone, and row by row, so that a second death tells which row it
-// was. That row is not run a third time: it fails its request, or goes to the dead letters alone if it came by a topic.
-func (b *batcher) suspect(ctx context.Context, r *run, m mark) error {
-	deaths := b.poison.deaths(m)
-	if r.in.Rows() == 1 {
-		if deaths >= deadly {
-			return quarantined()
-		}
-		r.slots = b.poison.beginAlone(m, deaths, r.slots[:0])
-		defer b.poison.endAlone(r.slots)
-		return b.apply(ctx, &r.trace, r.in, r.out, r.owner, r.public)
-	}
-	in, it := schemas.NewBatch(b.sig.Inputs), &r.items[0]
-	in.AppendRange(r.in, 0, r.in.Rows())
-	kills := false
-	for i, at := 0, 0; i < in.Rows(); i++ {
-		err := b.rowAlone(ctx, in, i, deaths, func(one *schemas.Batch) error {
-			return b.apply(ctx, &r.trace, one, r.out, func(int) *item { return it }, r.public)
-		})
-		switch {
-		case err == nil:
-			at++
-		case errors.Is(err, errDeadly) && it.byRow && r.in.Rows() > 1:
-			kills = true
-			it.remove(r.in, at, it.door.p.host.public(err, it.door.p.name))
-		default:
-			return schemas.FieldErrorf(schemas.KindOf(err), "pipeline.score", rowName(i), "%w", err)
-		}
-	}
-	if !kills {
-		b.poison.pass(m)
-	}
-	return nil
-}
-
-// rowAlone has row i of in scored while nothing else runs.
-func (b *batcher) rowAlone(ctx context.Context, in *schemas.Batch, i int, deaths byte, score func(one *schemas.Batch) error) error {
-	m := markOfRows(b.digest, in, i, i+1)
-	if b.poison.deaths(m) >= deadly {
-		return quarantined()
-	}
-	one := schemas.NewBatch(b.sig.Inputs)
-	one.AppendRange(in, i, i+1)
-	slots := b.poison.beginAlone(m, deaths, nil)
-	defer b.poison.endAlone(slots)
-	return score(one)
-}
-
-// pass hands on what was scored, in order, and frees it.
-func (b *batcher) pass(rs []*run) {
-	if !inTurn(rs) {
-		b.passLater(slices.Clone(rs))
-		return
-	}
-	for _, r := range rs {
-		for i := 0; i < len(r.items); {
-			j := r.segment(i)
-			r.items[i].door.scored(r, r.items[i:j])
-			i = j
-		}
-		b.free(r)
-	}
-}
-
-// passLater is pass for runs with rows of a topic that wait for their turn. Waiting must not hold a slot that an earlier
-// group of the same topic needs, nor hold up other doors: so each door goes on by itself. These goroutines are bounded by
-// the doors' admission, and end with their doors.
-func (b *batcher) passLater(rs []*run) {
-	var left atomic.Int32
-	ds := doorsOf(rs, nil)
-	left.Store(int32(len(ds)))
-	for _, dr := range ds {
-		go func() {
-			for _, r := range rs {
-				for i := 0; i < len(r.items); {
-					j := r.segment(i)
-					if r.items[i].door == dr {
-						dr.scored(r, r.items[i:j])
-					}
-					i = j
-				}
-			}
-			if left.Add(-1) == 0 {
-				for _, r := range rs {
-					b.free(r)
-				}
-			}
-		}()
-	}
-}
-
-// segment returns the end of the neighbouring items of one door that begin at i.
-func (r *run) segment(i int) int {
-	j := i + 1
-	for j < len(r.items) && r.items[j].door == r.items[i].door {
-		j++
-	}
-	return j
-}
-
-// doorsOf appends the doors by which items came.
-func doorsOf(rs []*run, ds []*door) []*door {
-	for _, r := range rs {
-		for i := 0; i < len(r.items); i = r.segment(i) {
-			if dr := r.items[i].door; !slices.Contains(ds, dr) {
-				ds = append(ds, dr)
-			}
-		}
-	}
-	return ds
-}
-
-// inTurn reports whether everything may be handed on now: no topic waits for an earlier group, nor for a scorer that
-// cannot be reached.
-func inTurn(rs []*run) bool {
-	var some [4]*door
-	seen := some[:0]
-	for _, r := range rs {
-		for i := 0; i < len(r.items); i = r.segment(i) {
-			it := &r.items[i]
-			if it.group == 0 {
-				continue
-			}
-			if r.err != nil && passing(r.err) {
-				return false
-			}
-			if slices.Contains(seen, it.door) {
-				continue
-			}
-			if seen = append(seen, it.door); !it.door.myTurn(it.group) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // scoreBulk runs one piece of a job in the bulk lane, when it is its turn. A piece that was being run when a process
