@@ -1,6 +1,7 @@
 package expr_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -98,6 +99,45 @@ func BenchmarkRow(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// transforms are the columns that people make; docs/routes.md has a table of what they take.
+var transforms = []struct{ name, src string }{
+	{"rename", "input.a"},
+	{"rename_text", "input.carrier"},
+	{"cast", "float32(input.a)"},
+	{"default", "coalesce(input.n, 0.0)"},
+	{"arithmetic", "(input.a - 0.5) / 2.0 + input.b"},
+	{"one_hot", "one_hot(input.carrier, ['AA', 'UA', 'DL', 'B6'])"},
+	{"bucketise", "bucket(input.a, [-2.0, -1.0, 0.0, 1.0, 2.0])"},
+	{"choose", "input.a > 0.0 ? input.a : -input.a"},
+	{"argmax", "argmax(output.probability)"},
+}
+
+// BenchmarkTransform gives nanoseconds a row (ns/op is a row) of a transform's column, over batches of 1,024 rows and of one.
+func BenchmarkTransform(b *testing.B) {
+	in, out, _ := benchData()
+	for _, c := range transforms {
+		p, err := expr.Compile(c.src, expr.Env{Input: benchIn, Output: benchOut})
+		if err != nil {
+			b.Fatal(err)
+		}
+		f := p.Field()
+		f.Name = "r"
+		dst := schemas.NewBatch(schemas.MustSchema(f))
+		for _, rows := range []int{benchRows, 1} {
+			b.Run(fmt.Sprintf("%s/%d", c.name, rows), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; i < b.N; i += rows {
+					dst.Reset()
+					if bad := p.Append(in, out, i%benchRows/rows*rows, i%benchRows/rows*rows+rows, dst.Column(0), nil); len(bad) > 0 {
+						b.Fatal(bad[0].Err)
+					}
+					dst.Advance(rows)
+				}
+			})
+		}
 	}
 }
 
