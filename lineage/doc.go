@@ -8,5 +8,7 @@
 // (the form of a message is in encode.go), StreamReader decodes, folds, filters, counts and exports, WriteAhead finds what
 // a checkpoint does not cover, and Keeper deletes what an export holds. Identity: SEMANTICS 1 and 4.
 //
+// What somebody comes to know of a decision later, Feedback, lies in the same log and is joined when it is read.
+//
 // The package settles nothing, answers nobody, and reaches its streams only through schemas.Log.
 package lineage

@@ -156,7 +156,7 @@ func (r *StreamReader) each(ctx context.Context, scans []exportScan, data, fold 
 		}
 		q := e.q
 		q.Since, q.Until, q.From = time.Time{}, time.Time{}, e.from
-		s := r.newScan(e.name, q, data, 0, func(rec *Record) (bool, error) { return true, fn(rec) })
+		s := r.newScan(e.name, q, data, 0, events{record: func(rec *Record) (bool, error) { return true, fn(rec) }})
 		s.through = e.through
 		if !fold {
 			s.fold, s.back = nil, noFoldBack

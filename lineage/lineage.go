@@ -51,6 +51,7 @@ type Query struct {
 	From      uint64    // stream sequence, inclusive
 	Follow    bool      // go on with new records until ctx ends
 	All       bool      // superseded duplicates too
+	Bare      bool      // without inputs and outputs, which are then nil: quicker
 }
 
 // RunNone as Query.Run selects records that no job made.

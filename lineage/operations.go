@@ -192,7 +192,7 @@ func (o *operations) list(ctx context.Context, r *ListRequest) (*ListReply, erro
 		if name == after.log {
 			one.From = after.sequence
 		}
-		s := o.reader.newScan(name, one, true, pageFoldBack, func(rec *Record) (bool, error) {
+		s := o.reader.newScan(name, one, true, pageFoldBack, events{record: func(rec *Record) (bool, error) {
 			if name == after.log && rec.Position.Sequence == after.sequence && rec.Index <= after.index {
 				return true, nil
 			}
@@ -203,7 +203,7 @@ func (o *operations) list(ctx context.Context, r *ListRequest) (*ListReply, erro
 			}
 			reply.Records = append(reply.Records, rec.View())
 			return true, nil
-		})
+		}})
 		if err := s.run(ctx); err != nil {
 			return nil, err
 		}
@@ -322,12 +322,12 @@ func (o *operations) tail(ctx context.Context, r *TailRequest) (*Body, error) {
 		defer leave()
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
-		err = o.reader.scan(ctx, q, true, pageFoldBack, func(rec *Record) (bool, error) {
+		err = o.reader.scan(ctx, q, true, pageFoldBack, events{record: func(rec *Record) (bool, error) {
 			if err := enc.Encode(rec.View()); err != nil {
 				return false, err
 			}
 			return true, flush(w)
-		})
+		}})
 		if ctx.Err() != nil {
 			return nil // the caller has seen enough
 		}

@@ -236,14 +236,16 @@ func (k *Keeper) settled(ctx context.Context, seq uint64) error {
 		if at+1 >= seq {
 			continue
 		}
-		last, err := k.reader.logs.Online.Last(ctx, pipeline)
-		if schemas.KindOf(err) == schemas.NotFound && err != nil {
-			continue
-		}
-		if err != nil {
+		needed := false
+		after := k.reader.newScan(LogOnline, Query{Pipeline: pipeline, From: at + 1}, false, noFoldBack, events{record: func(*Record) (bool, error) {
+			needed = true
+			return false, nil
+		}})
+		after.through = seq - 1
+		if err := after.run(ctx); err != nil {
 			return err
 		}
-		if last.Sequence > at {
+		if needed {
 			return schemas.Errorf(schemas.Unavailable, "lineage.Prune", "pipeline %s has settled its events up to sequence %d only, and needs what it recorded after that to recover: start it, or delete it, or prune less", pipeline, at)
 		}
 	}

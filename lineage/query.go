@@ -44,13 +44,13 @@ func (r *StreamReader) get(ctx context.Context, q Query, limit int) ([]*Record, 
 		return name{rec.Position.Stream, RequestKey(rec.Principal, rec.Pipeline, rec.RequestID)}
 	}
 	// What comes before Since cannot be of this request: nothing to fold back to.
-	err := r.scan(ctx, q, true, noFoldBack, func(rec *Record) (bool, error) {
+	err := r.scan(ctx, q, true, noFoldBack, events{record: func(rec *Record) (bool, error) {
 		rs = append(rs, rec.Clone())
 		if rec.IDReused {
 			reused[keyOf(rec)] = true
 		}
 		return len(rs) < limit, nil
-	})
+	}})
 	for _, rec := range rs {
 		rec.IDReused = reused[keyOf(rec)]
 	}
@@ -73,7 +73,7 @@ func (r *StreamReader) Count(ctx context.Context, q Query) (Totals, error) {
 		return t, err
 	}
 	q.All, q.Follow = true, false
-	err := r.scan(ctx, q, false, 0, func(rec *Record) (bool, error) {
+	err := r.scan(ctx, q, false, 0, events{record: func(rec *Record) (bool, error) {
 		if rec.Superseded {
 			t.Superseded++
 			return true, nil
@@ -88,7 +88,7 @@ func (r *StreamReader) Count(ctx context.Context, q Query) (Totals, error) {
 			t.IDReused++
 		}
 		return true, nil
-	})
+	}})
 	return t, err
 }
 

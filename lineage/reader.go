@@ -62,18 +62,24 @@ func (r *StreamReader) Scan(ctx context.Context, q Query, fn func(*Record) (bool
 	if err := q.Check(); err != nil {
 		return err
 	}
-	return r.scan(ctx, q, true, 0, fn)
+	return r.scan(ctx, q, !q.Bare, 0, events{record: fn})
+}
+
+// events is what a scan calls for what it finds; nil: it passes over it.
+type events struct {
+	record   func(*Record) (bool, error)
+	feedback func(*Feedback) (bool, error)
 }
 
 // scan chooses the logs. data false leaves inputs and outputs out; back, if not 0, bounds the messages that are read
 // before the start for folding.
-func (r *StreamReader) scan(ctx context.Context, q Query, data bool, back uint64, fn func(*Record) (bool, error)) error {
+func (r *StreamReader) scan(ctx context.Context, q Query, data bool, back uint64, on events) error {
 	var scans []*scan
-	if q.Run == "" || q.Run == RunNone {
-		scans = append(scans, r.newScan(LogOnline, q, data, back, fn))
+	if q.Run == "" || q.Run == RunNone || on.feedback != nil {
+		scans = append(scans, r.newScan(LogOnline, q, data, back, on))
 	}
 	if q.Run != RunNone {
-		scans = append(scans, r.newScan(LogJobs, q, data, back, fn))
+		scans = append(scans, r.newScan(LogJobs, q, data, back, on))
 	}
 	if !q.Follow || len(scans) == 1 {
 		for _, s := range scans {
@@ -83,27 +89,19 @@ func (r *StreamReader) scan(ctx context.Context, q Query, data bool, back uint64
 		}
 		return nil
 	}
-	return followAll(ctx, scans, fn)
+	return followAll(ctx, scans, on)
 }
 
-// followAll follows several logs at once; fn is called by one at a time, and the first to end ends all.
-func followAll(ctx context.Context, scans []*scan, fn func(*Record) (bool, error)) error {
+// followAll follows several logs at once; one thing is handed on at a time, and the first to end ends all.
+func followAll(ctx context.Context, scans []*scan, on events) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
 	stopped := false
 	errs := make(chan error, len(scans))
+	one := events{record: inTurn(&mu, &stopped, on.record), feedback: inTurn(&mu, &stopped, on.feedback)}
 	for _, s := range scans {
-		s.fn = func(rec *Record) (bool, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if stopped {
-				return false, nil
-			}
-			more, err := fn(rec)
-			stopped = stopped || !more || err != nil
-			return more, err
-		}
+		s.on = one
 		go func() { errs <- s.run(ctx) }()
 	}
 	var first error
@@ -115,6 +113,23 @@ func followAll(ctx context.Context, scans []*scan, fn func(*Record) (bool, error
 		}
 	}
 	return first
+}
+
+// inTurn guards fn with mu; after stopped nothing is handed on.
+func inTurn[T any](mu *sync.Mutex, stopped *bool, fn func(T) (bool, error)) func(T) (bool, error) {
+	if fn == nil {
+		return nil
+	}
+	return func(v T) (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if *stopped {
+			return false, nil
+		}
+		more, err := fn(v)
+		*stopped = *stopped || !more || err != nil
+		return more, err
+	}
 }
 
 // noFoldBack as scan's back: duplicates of what lies before the start are not looked for.
@@ -129,19 +144,20 @@ type scan struct {
 	data    bool
 	back    uint64
 	through uint64 // last sequence wanted; 0: all
-	fn      func(*Record) (bool, error)
+	on      events
 
 	needle  []byte
 	ref     modelFilter
 	dec     *decoder
-	fold    *folder // nil: nobody wants ids
-	start   uint64  // first sequence that is emitted
-	stopped bool    // by fn or by Until
+	said    *schemas.Batch // of feedback; nil until some came
+	fold    *folder        // nil: nobody wants ids
+	start   uint64         // first sequence that is emitted
+	stopped bool           // by who is called or by Until
 }
 
-func (r *StreamReader) newScan(name string, q Query, data bool, back uint64, fn func(*Record) (bool, error)) *scan {
+func (r *StreamReader) newScan(name string, q Query, data bool, back uint64, on events) *scan {
 	return &scan{
-		r: r, name: name, log: r.logs.log(name), q: q, data: data, back: back, fn: fn,
+		r: r, name: name, log: r.logs.log(name), q: q, data: data, back: back, on: on,
 		needle: []byte(q.RequestID), ref: parseModel(q.Model), dec: newDecoder(r.schema), fold: newFolder(r.config.FoldRecords),
 	}
 }
@@ -209,6 +225,12 @@ func (s *scan) entry(ctx context.Context, e *schemas.Entry) (more bool, err erro
 	if len(s.needle) > 0 && !bytes.Contains(e.Payload, s.needle) {
 		return true, nil
 	}
+	if isFeedback(e.Payload) {
+		return s.feedback(e)
+	}
+	if s.on.record == nil {
+		return true, nil
+	}
 	pos := schemas.Position{Stream: s.name, Sequence: e.Sequence}
 	if err := s.dec.open(e.Payload); err != nil {
 		return false, s.broken(pos, err)
@@ -240,7 +262,7 @@ func (s *scan) entry(ctx context.Context, e *schemas.Entry) (more bool, err erro
 				return false, s.broken(pos, err)
 			}
 		}
-		if more, err := s.fn(&rec); err != nil || !more {
+		if more, err := s.on.record(&rec); err != nil || !more {
 			return false, err
 		}
 	}

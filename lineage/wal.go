@@ -25,9 +25,9 @@ const checkpointPrefix = "checkpoint."
 // from a durable stream (From is not zero), in stream order, until fn returns false. The record is lent for the call.
 func (w *WriteAhead) Recover(ctx context.Context, pipeline string, from uint64, fn func(*Record) bool) error {
 	q := Query{Pipeline: pipeline, Run: RunNone, From: max(from, 1)}
-	s := w.reader.newScan(LogOnline, q, true, noFoldBack, func(r *Record) (bool, error) {
+	s := w.reader.newScan(LogOnline, q, true, noFoldBack, events{record: func(r *Record) (bool, error) {
 		return r.From.IsZero() || fn(r), nil
-	})
+	}})
 	return s.run(ctx)
 }
 
