@@ -17,7 +17,7 @@ type Filter struct {
 	Pipeline string    `query:"pipeline" doc:"only records of this pipeline"`
 	Model    string    `query:"model" doc:"NAME or NAME@VERSION"`
 	Status   string    `query:"status" doc:"ok or error"`
-	Role     string    `query:"role" doc:"primary, shadow, member, stage or arm"`
+	Role     string    `query:"role" doc:"primary, shadow, member, stage, arm or combiner"`
 	Run      string    `query:"run" doc:"id of a job; - for records that no job made"`
 	Since    time.Time `query:"since" doc:"recorded at or after this time"`
 	Until    time.Time `query:"until" doc:"recorded before this time"`

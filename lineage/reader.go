@@ -342,9 +342,9 @@ func (q *Query) Check() error {
 		return schemas.FieldErrorf(schemas.Invalid, op, "status", "%q: want ok or error", clip(q.Status))
 	}
 	switch q.Role {
-	case "", RolePrimary, RoleShadow, RoleMember, RoleStage, RoleArm:
+	case "", RolePrimary, RoleShadow, RoleMember, RoleStage, RoleArm, RoleCombiner:
 	default:
-		return schemas.FieldErrorf(schemas.Invalid, op, "role", "%q: want primary, shadow, member, stage or arm", clip(q.Role))
+		return schemas.FieldErrorf(schemas.Invalid, op, "role", "%q: want primary, shadow, member, stage, arm or combiner", clip(q.Role))
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
 		return schemas.FieldErrorf(schemas.Invalid, op, "until", "%s is not after since", q.Until.Format(time.RFC3339))

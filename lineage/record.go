@@ -22,6 +22,8 @@ const (
 	RoleMember  = "member"
 	RoleStage   = "stage"
 	RoleArm     = "arm"
+	// RoleCombiner is the model that takes the answers of an ensemble's members.
+	RoleCombiner = "combiner"
 )
 
 // Context is what many rows share. It is written once for each message of the stream, not for each row. A Context that

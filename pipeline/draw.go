@@ -194,8 +194,8 @@ func (s *Split) drawn() []string {
 }
 
 func (e *Ensemble) drawn() (notes []string) {
-	if e.Combine != "" {
-		notes = append(notes, e.Combine)
+	if e.Combine.Rule != "" {
+		notes = append(notes, e.Combine.Rule)
 	}
 	var rules []string
 	for _, name := range sortedKeys(e.Columns) {
@@ -225,6 +225,8 @@ func (n *Node) edge(i int) []string {
 		return []string{"the rest"}
 	case n.Sequence != nil:
 		return []string{fmt.Sprintf("step %d", i+1)}
+	case n.Ensemble != nil && i == len(n.Ensemble.Members):
+		return []string{"takes the answers"}
 	case n.Ensemble != nil:
 		m := &n.Ensemble.Members[i]
 		var edge []string

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"errors"
 	"slices"
 	"strings"
 
@@ -122,13 +121,18 @@ func (b *builder) model(facts *nodeFacts, at string, env *schemas.Schema) graphN
 		b.fault(at, "%v", schemas.AsError("", err).Err)
 		return nil
 	}
+	n.work = n.pack.Work()
 	return n
 }
 
 // below builds the children of a node; nil if one has a fault.
 func (b *builder) below(n *Node, path, at, role string, env *schemas.Schema) []graphNode {
+	return b.children(n.below(), path, at, role, env)
+}
+
+func (b *builder) children(below []child, path, at, role string, env *schemas.Schema) []graphNode {
 	var out []graphNode
-	for _, c := range n.below() {
+	for _, c := range below {
 		out = append(out, b.build(c.node, path+"/"+c.name, document.Join(at, c.at), role, env))
 	}
 	for _, c := range out {
@@ -362,97 +366,6 @@ func overlaid(env, made *schemas.Schema) (*schemas.Schema, error) {
 		}
 	}
 	return schemas.NewSchema(fs)
-}
-
-func (b *builder) ensemble(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
-	e := n.Ensemble
-	children := b.below(n, facts.path, at, lineage.RoleMember, env)
-	if children == nil {
-		return nil
-	}
-	x := &ensembleNode{members: children, quorum: e.Quorum}
-	if x.quorum == 0 {
-		x.quorum = len(children)
-	}
-	var ms []combine.Member
-	for i, m := range e.Members {
-		required := m.Required || x.quorum == len(children)
-		ms = append(ms, combine.Member{Name: m.Name, Weight: m.Weight, Required: required, Output: children[i].facts().out})
-		x.required = append(x.required, required)
-	}
-	var err error
-	if len(e.Columns) > 0 {
-		var cols []combine.Column
-		for _, name := range sortedKeys(e.Columns) {
-			cols = append(cols, combine.Column{Name: name, Kind: e.Columns[name]})
-		}
-		x.plan, err = combine.NewColumns(cols, ms)
-	} else {
-		x.plan, err = combine.New(e.Combine, ms)
-	}
-	if err != nil {
-		var fs document.Faults
-		if !errors.As(err, &fs) {
-			b.fault(document.Join(at, "ensemble"), "%v", err)
-		}
-		for _, f := range fs {
-			if rest, ok := strings.CutPrefix(f.Path, "combine."); ok { // of a column's rule
-				f.Path = document.Join("columns", rest)
-			}
-			b.fault(document.Join(document.Join(at, "ensemble"), f.Path), "%s", f.Text)
-		}
-		return nil
-	}
-	facts.in, facts.out = union(env, children), x.plan.Output()
-	x.nodeFacts = facts
-	for _, c := range children {
-		x.give = append(x.give, newPicker(facts.in, c.facts().in))
-	}
-	return x
-}
-
-func (b *builder) cascade(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
-	children := b.below(n, facts.path, at, lineage.RoleStage, env)
-	if children == nil {
-		return nil
-	}
-	var reads []string
-	last := len(children) - 1
-	for i := range last {
-		p := b.compiled(n.Cascade[i].Accept, acceptAt(at, i), env, children[i].facts().out, true)
-		if p == nil {
-			return nil
-		}
-		in, _ := p.Columns()
-		reads = append(reads, in...)
-	}
-	if facts.out = b.agree(n, children, at); facts.out == nil {
-		return nil
-	}
-	facts.in = union(env, children, reads...)
-	x := &cascadeNode{stages: children}
-	for i, c := range children {
-		x.give = append(x.give, newPicker(facts.in, c.facts().in))
-		x.take = append(x.take, newPicker(c.facts().out, facts.out))
-		facts.arms = append(facts.arms, n.Cascade[i].Name)
-		if i < last {
-			x.accept = append(x.accept, b.acceptance(n.Cascade[i].Accept, acceptAt(at, i), facts.in, c.facts().out))
-		}
-	}
-	x.nodeFacts = facts
-	return x
-}
-
-func acceptAt(at string, i int) string {
-	return document.Join(document.Index(document.Join(at, "cascade"), i), "accept")
-}
-
-// acceptance compiles a condition for the columns that it reads alone.
-func (b *builder) acceptance(src, at string, in, out *schemas.Schema) *acceptance {
-	p := b.compiled(src, at, in, out, true)
-	ins, outs := p.Columns()
-	i, o := union(in, nil, ins...), union(out, nil, outs...)
-	return &acceptance{program: b.compiled(src, at, i, o, true), reads: newPicker(in, i), readsOfOut: newPicker(out, o)}
 }
 
 func namesOf(s *schemas.Schema) []string {

@@ -64,6 +64,11 @@ func (b *builder) collect(n *Node, path, at string, made map[string]bool) bool {
 	}
 	ok := true
 	for _, c := range n.below() {
+		if n.Ensemble != nil && n.Ensemble.combines(&c) {
+			_, known := b.sigs[path+"/"+combiner]
+			ok = ok && known
+			continue // what it does not have from members must be a column that others read, or that is declared: a typo is none
+		}
 		ok = b.collect(c.node, path+"/"+c.name, document.Join(at, c.at), made) && ok
 		if n.Sequence != nil {
 			next := map[string]bool{}
@@ -137,7 +142,9 @@ func (b *builder) made(n *Node, path string, names map[string]bool) {
 		for name := range n.Ensemble.Columns {
 			names[name] = true
 		}
-	case n.Ensemble != nil && n.Ensemble.Combine == combine.Concat:
+	case n.Ensemble != nil && n.Ensemble.stacks():
+		b.made(&n.Ensemble.Combine.Node, path+"/"+combiner, names)
+	case n.Ensemble != nil && n.Ensemble.Combine.Rule == combine.Concat:
 		for i := range n.Ensemble.Members {
 			m := &n.Ensemble.Members[i]
 			of := map[string]bool{}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -107,7 +108,9 @@ func (o *oracle) eval(n *Node, path, role string, row record) fate {
 			all = append(all, o.eval(&n.Ensemble.Members[i].Node, path+"/"+n.Ensemble.Members[i].Name, lineage.RoleMember, row))
 			step(all[i])
 		}
-		join(&f, n.Ensemble, all)
+		if join(&f, n.Ensemble, all); n.Ensemble.stacks() && !f.failed {
+			pass(o.stack(n.Ensemble, path, row, all))
+		}
 	}
 	if own.failed, own.kind = f.failed, f.kind; f.failed {
 		f.out = nil
@@ -193,7 +196,7 @@ func join(f *fate, e *Ensemble, all []fate) {
 			}
 		}
 	}
-	if f.out = (record{}); e.Combine == combine.Concat {
+	if f.out = (record{}); e.Combine.Rule == combine.Concat {
 		for i, m := range all {
 			for name := range answerOf(all) {
 				f.out[combine.Qualified(e.Members[i].Name, name)] = m.out[name]
@@ -226,6 +229,21 @@ func join(f *fate, e *Ensemble, all []fate) {
 			f.out[name] = combined(rule, vs, ws)
 		}
 	}
+}
+
+// stack asks the combining model.
+func (o *oracle) stack(e *Ensemble, path string, row record, all []fate) fate {
+	own := &stay{node: path + "/" + combiner, role: lineage.RoleCombiner, propensity: 1}
+	f := fate{stays: []*stay{own}}
+	in := maps.Clone(row)
+	for i, m := range all {
+		for name := range answerOf(all) {
+			in[combine.Qualified(e.Members[i].Name, name)] = m.out[name]
+		}
+	}
+	o.score(&f, own.node, in)
+	own.failed, own.kind = f.failed, f.kind
+	return f
 }
 
 func answerOf(all []fate) record {

@@ -234,6 +234,9 @@ func (g *grower) node(path string, depth int, env, want []string) Node {
 		if depth > 2 && g.chance(30) {
 			return g.concat(path, depth, env, want)
 		}
+		if g.chance(30) {
+			return g.stack(path, depth, env, want)
+		}
 		return g.ensemble(path, depth, env, want)
 	case 6:
 		var stages []Stage
@@ -367,9 +370,44 @@ func (g *grower) ensemble(path string, depth int, env, want []string) Node {
 	return Node{Ensemble: e}
 }
 
+// stack makes an ensemble whose answers a further model takes, and perhaps columns of the request.
+func (g *grower) stack(path string, depth int, env, want []string) Node {
+	e := &Ensemble{}
+	made := g.some(allColumns, 3)
+	g.members(e, path, depth, env, made)
+	var given []string
+	for _, m := range e.Members {
+		for _, name := range made {
+			given = append(given, combine.Qualified(m.Name, name))
+		}
+	}
+	reads := g.some(given, 4)
+	if rest := slices.DeleteFunc(slices.Clone(env), func(name string) bool { return slices.Contains(made, name) || slices.Contains(given, name) }); len(rest) > 0 && g.chance(50) {
+		reads = append(reads, g.some(rest, 2)...)
+	}
+	e.Combine.Node = g.model(path+"/"+combiner, reads, want)
+	sig := g.sigs[path+"/"+combiner]
+	for i, f := range sig.Inputs.Fields() {
+		if slices.Contains(given, f.Name) { // a member may be missing
+			f.Nullable = true
+			fs := slices.Clone(sig.Inputs.Fields())
+			fs[i] = f
+			sig.Inputs = schemas.MustSchema(fs...)
+		}
+	}
+	g.sigs[path+"/"+combiner] = sig
+	switch m := g.models[path+"/"+combiner].(type) {
+	case *fake:
+		m.sig = sig
+	case *picky:
+		m.sig = sig
+	}
+	return Node{Ensemble: e}
+}
+
 // concat makes an ensemble that lays the answers side by side, and a step that makes one of them.
 func (g *grower) concat(path string, depth int, env, want []string) Node {
-	e := &Ensemble{Combine: combine.Concat}
+	e := &Ensemble{Combine: Combine{Rule: combine.Concat}}
 	made := g.some(allColumns, 3)
 	g.members(e, path+"/s0", depth-1, env, made)
 	for _, m := range e.Members {

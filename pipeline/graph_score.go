@@ -13,6 +13,7 @@ type scoringNode struct {
 	*nodeFacts
 	takes *schemas.Schema // of the model
 	pack  *combine.Stack  // from in to takes; nil: they are the same
+	work  *schemas.Schema // of packed.work
 	packs sync.Pool       // of *packed
 }
 
@@ -32,11 +33,19 @@ func (n *scoringNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.
 		n.scoreAll(f, in, ids, first, out)
 		return
 	}
+	n.scorePacked(f, ids, first, out, func(p *packed) ([]schemas.RowError, error) {
+		return n.pack.Append(nil, in, p.work, p.in, 0, in.Rows(), nil)
+	})
+}
+
+// scorePacked runs the model on what fill makes of rows ids: those that it can make are rows of p.in, the others have
+// errors, in order, by their place in ids.
+func (n *scoringNode) scorePacked(f *flow, ids []int32, first int, out *schemas.Batch, fill func(p *packed) ([]schemas.RowError, error)) {
 	p, _ := n.packs.Get().(*packed)
 	if p == nil {
-		p = &packed{schemas.NewBatch(n.takes), schemas.NewBatch(n.pack.Work())}
+		p = &packed{schemas.NewBatch(n.takes), schemas.NewBatch(n.work)}
 	}
-	bad, err := n.pack.Append(nil, in, p.work, p.in, 0, in.Rows(), nil)
+	bad, err := fill(p)
 	switch {
 	case err != nil:
 		for i, row := range ids {
@@ -144,14 +153,7 @@ func (n *scoringNode) scoreSome(f *flow, some *schemas.Batch, ids []int32, first
 		f.visits[first+int(r)] = f.visits[at+i]
 	}
 	f.visits = f.visits[:at]
-	for i, k := 0, 0; i < len(ids); i++ {
-		if k < len(rows) && rows[k] == int32(i) {
-			out.AppendRange(part, k, k+1)
-			k++
-		} else {
-			blank(out)
-		}
-	}
+	spread(part, rows, len(ids), out)
 }
 
 // score runs the model on rows [from, to). If it fails, its halves are run, and theirs: one row fails alone (P6).

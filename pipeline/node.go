@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/document"
 )
@@ -176,72 +175,6 @@ var transformKind = nodeKind{
 	}),
 }
 
-var ensembleKind = nodeKind{
-	key:  "ensemble",
-	used: func(n *Node) bool { return n.Ensemble != nil },
-	children: func(n *Node) []child {
-		return children("ensemble.members", n.Ensemble.Members, func(a *Member) (string, *Node) { return a.Name, &a.Node })
-	},
-	copy: func(n *Node) {
-		e := *n.Ensemble
-		e.Members, e.Columns = slices.Clone(e.Members), maps.Clone(e.Columns)
-		n.Ensemble = &e
-	},
-	check: checkEnsemble,
-	schema: object("All members are asked; their answers become one.", []string{"members"}, map[string]any{
-		"combine": map[string]any{"enum": combine.Kinds, "description": "How all columns of the answers are joined."},
-		"columns": map[string]any{
-			"type": "object", "minProperties": 1, "propertyNames": map[string]any{"minLength": 1},
-			"additionalProperties": map[string]any{"enum": columnKinds},
-			"description":          "Instead of combine: the columns of the answer, each with its rule.",
-		},
-		"quorum": map[string]any{"type": "integer", "minimum": 1, "description": "Members that must have answered; by default all."},
-		"members": childrenOf("The members.", 2, nil, map[string]any{
-			"weight":   map[string]any{"type": "integer", "minimum": 1, "maximum": combine.MaxWeight, "description": "For weighted_mean and weighted_vote; only proportions count."},
-			"required": map[string]any{"type": "boolean", "default": false, "description": "There is no answer without this one."},
-		}),
-	}),
-}
-
-func checkEnsemble(n *Node, at string, c *checker) {
-	e := n.Ensemble
-	at = document.Join(at, "ensemble")
-	switch {
-	case e.Combine != "" && len(e.Columns) > 0:
-		c.fault(document.Join(at, "columns"), "both a rule for all columns and rules for some; keep one of them")
-	case e.Combine == "" && len(e.Columns) == 0:
-		c.fault(document.Join(at, "combine"), "missing; want one of %s; or columns, each with its rule", strings.Join(combine.Kinds, ", "))
-	case e.Combine != "" && !slices.Contains(combine.Kinds, e.Combine):
-		c.fault(document.Join(at, "combine"), "unknown rule %.80q%s", e.Combine, document.Meant(e.Combine, combine.Kinds))
-	}
-	if len(e.Members) < 2 {
-		c.fault(document.Join(at, "members"), "%s: an ensemble has at least two", few(len(e.Members), "member"))
-	}
-	if e.Quorum < 0 || e.Quorum > len(e.Members) {
-		c.fault(document.Join(at, "quorum"), "%d of %d members; want 1 to %d", e.Quorum, len(e.Members), len(e.Members))
-	}
-	for _, name := range sortedKeys(e.Columns) {
-		switch kind, at := e.Columns[name], document.Join(document.Join(at, "columns"), name); {
-		case kind == combine.Concat:
-			c.fault(at, "concat puts whole members side by side; write combine: concat instead of columns, or another rule%s", document.Meant("", columnKinds))
-		case kind == "":
-			c.fault(at, "no rule%s", document.Meant(kind, columnKinds))
-		case !slices.Contains(columnKinds, kind):
-			c.fault(at, "unknown rule %.80q%s", kind, document.Meant(kind, columnKinds))
-		}
-	}
-	weighted := e.weighs()
-	for i, m := range e.Members {
-		at := document.Join(document.Index(document.Join(at, "members"), i), "weight")
-		switch {
-		case m.Weight < 0 || m.Weight > combine.MaxWeight:
-			c.fault(at, "%d: want 1 to %d", m.Weight, combine.MaxWeight)
-		case m.Weight > 0 && !weighted:
-			c.fault(at, "no rule takes weights here; leave it out, or write weighted_mean or weighted_vote")
-		}
-	}
-}
-
 // few counts what there is not enough of.
 func few(n int, what string) string {
 	switch n {
@@ -261,47 +194,6 @@ func (c *checker) constant(at, condition, of string) {
 	case "false":
 		c.fault(at, "never true; %s is there for nothing: leave it out, or write a condition over input.COLUMN", of)
 	}
-}
-
-// columnKinds are the rules that one column can have.
-var columnKinds = slices.DeleteFunc(slices.Clone(combine.Kinds), func(k string) bool { return k == combine.Concat })
-
-// weighs reports whether a rule takes the members' weights.
-func (e *Ensemble) weighs() bool {
-	weighted := strings.HasPrefix(e.Combine, "weighted_")
-	for _, kind := range e.Columns {
-		weighted = weighted || strings.HasPrefix(kind, "weighted_")
-	}
-	return weighted
-}
-
-var cascadeKind = nodeKind{
-	key:  "cascade",
-	used: func(n *Node) bool { return n.Cascade != nil },
-	children: func(n *Node) []child {
-		return children("cascade", n.Cascade, func(a *Stage) (string, *Node) { return a.Name, &a.Node })
-	},
-	copy: func(n *Node) { n.Cascade = slices.Clone(n.Cascade) },
-	check: func(n *Node, at string, c *checker) {
-		at = document.Join(at, "cascade")
-		if len(n.Cascade) < 2 {
-			c.fault(at, "%s: a cascade has at least two, the last without accept", few(len(n.Cascade), "stage"))
-		}
-		for i, x := range n.Cascade {
-			last := i == len(n.Cascade)-1
-			switch at := document.Join(document.Index(at, i), "accept"); {
-			case last && x.Accept != "":
-				c.fault(at, "the last stage always answers; leave accept out, or add a stage behind it")
-			case !last && x.Accept == "":
-				c.fault(at, "missing; without it every answer stands, and the stages behind it are never reached")
-			case !last:
-				c.constant(at, strings.TrimSpace(x.Accept), "the stage")
-			}
-		}
-	},
-	schema: childrenOf("Stages in order: the answer of the first that accepts its own stands; the last one always does.", 2, nil, map[string]any{
-		"accept": map[string]any{"type": "string", "minLength": 1, "description": "A condition in CEL over input.<column> and output.<column>; null counts as false."},
-	}),
 }
 
 // fullWeight is all of it, in parts.

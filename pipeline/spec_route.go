@@ -1,5 +1,7 @@
 package pipeline
 
+import "encoding/json"
+
 // Node is one node of the route: exactly one kind key is set. The table nodeKinds says what each kind is. Nodes nest; each
 // works per row, so that the rows of a request may part at a node, and come back in their order.
 type Node struct {
@@ -51,10 +53,50 @@ type Transform struct {
 
 // Ensemble asks all its members and joins their answers into one.
 type Ensemble struct {
-	Combine string            `yaml:"combine,omitempty" json:"combine,omitempty"` // the rule of all columns: see pipeline/route/combine
+	Combine Combine           `yaml:"combine,omitempty" json:"combine,omitzero"`  // of all columns
 	Columns map[string]string `yaml:"columns,omitempty" json:"columns,omitempty"` // instead: columns of the answer, each with its rule
 	Quorum  int               `yaml:"quorum,omitempty" json:"quorum,omitempty"`
 	Members []Member          `yaml:"members" json:"members"`
+}
+
+// Combine is how the answers of all members become one: a rule, written as its name (see pipeline/route/combine), or a
+// model that takes them as its inputs (stacking), written {model: REF}. That model is a node of its own.
+type Combine struct {
+	Rule string `yaml:"-" json:"-"`
+	Node `yaml:",inline"`
+}
+
+// combiner is the name of the node that is a combining model, below its ensemble.
+const combiner = "combine"
+
+// UnmarshalText reads a rule.
+func (c *Combine) UnmarshalText(b []byte) error {
+	c.Rule = string(b)
+	return nil
+}
+
+// MarshalJSON writes the rule, or the node as a map.
+func (c Combine) MarshalJSON() ([]byte, error) {
+	if c.Rule != "" {
+		return json.Marshal(c.Rule)
+	}
+	return json.Marshal(c.Node)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (c *Combine) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		return json.Unmarshal(b, &c.Rule)
+	}
+	return json.Unmarshal(b, &c.Node)
+}
+
+// MarshalYAML is MarshalJSON for YAML.
+func (c Combine) MarshalYAML() (any, error) {
+	if c.Rule != "" {
+		return c.Rule, nil
+	}
+	return c.Node, nil
 }
 
 // Member is a child of an ensemble.

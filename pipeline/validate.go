@@ -371,7 +371,11 @@ func (c *checker) node(n *Node, at string, depth int) {
 	for _, ch := range below {
 		at := document.Join(at, ch.at)
 		if first, twice := seen[ch.name]; twice && ch.name != "" {
-			c.fault(document.Join(at, "name"), "%q is the name of %s too; siblings have names of their own", ch.name, first)
+			blamed, other := at, first
+			if !strings.HasSuffix(at, "]") { // its name is not for the user to choose
+				blamed, other = first, at
+			}
+			c.fault(document.Join(blamed, "name"), "%q is the name of %s too; siblings have names of their own", ch.name, other)
 		}
 		seen[ch.name] = at
 		if ch.name == "" {

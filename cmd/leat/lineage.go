@@ -40,7 +40,7 @@ func (l *lineageFilter) flags(e *env, cmd *cobra.Command) {
 	f.StringVar(&l.pipeline, "pipeline", "", "only records of this pipeline")
 	f.StringVar(&l.model, "model", "", "only records of this model: NAME or NAME@VERSION")
 	f.StringVar(&l.status, "status", "", "only ok, or only error")
-	f.StringVar(&l.role, "role", "", "only this role: primary, shadow, member, stage or arm")
+	f.StringVar(&l.role, "role", "", "only this role: primary, shadow, member, stage, arm or combiner")
 	f.StringVar(&l.run, "run", "", "only records of this job; - for records that no job made")
 	f.StringVar(&l.since, "since", "", "recorded at or after: RFC 3339, or so long ago, such as 2h")
 	if cmd.Name() != "tail" { // which has no end
@@ -50,7 +50,7 @@ func (l *lineageFilter) flags(e *env, cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("pipeline", func(cmd *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) {
 		return e.completePipelines(cmd, nil, s)
 	})
-	for name, words := range map[string][]string{"status": {"ok", "error"}, "role": {"primary", "shadow", "member", "stage", "arm"}} {
+	for name, words := range map[string][]string{"status": {"ok", "error"}, "role": {"primary", "shadow", "member", "stage", "arm", "combiner"}} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
@@ -266,7 +266,7 @@ func printExplanations(w io.Writer, xs []control.Explanation) {
 	for _, x := range xs {
 		fmt.Fprintf(w, "%s, revision %.12s\n", x.Pipeline, x.Revision)
 		if len(x.Decisions) == 0 {
-			fmt.Fprintln(w, "  one model: there was nothing to decide")
+			fmt.Fprintln(w, "  nothing was to be decided")
 			continue
 		}
 		var rows [][]string

@@ -90,8 +90,12 @@ func askOne(t *testing.T, name, file string, more map[string]any, headers ...str
 // alone say of the same flight, by the nodes that it is about.
 func TestExampleRoutes(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(routes, "*.yaml"))
-	if err != nil || len(files) != 6 {
+	if err != nil || len(files) < 7 {
 		t.Fatal(files, err)
+	}
+	for _, name := range []string{"flight-forest", "flight-stack"} { // of stacking.yaml
+		ok(t, "models", "push", filepath.Join(example, name))
+		defer func() { ok(t, "pipelines", "delete", name); ok(t, "models", "delete", name) }()
 	}
 	ok(t, append([]string{"apply"}, files...)...)
 	readme, err := os.ReadFile(filepath.Join(routes, "README.md"))
@@ -103,6 +107,14 @@ func TestExampleRoutes(t *testing.T) {
 	linear := askOne(t, "flight-delay", plain, nil)
 	trees := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), nil)
 	both := asked{Label: 1, Probabilities: []float64{(linear.Probabilities[0] + 2*trees.Probabilities[0]) / 3, (linear.Probabilities[1] + 2*trees.Probabilities[1]) / 3}}
+	forest := askOne(t, "flight-forest", filepath.Join(example, "flight-boost.json"), nil)
+	said := filepath.Join(t.TempDir(), "said.json")
+	err = os.WriteFile(said, fmt.Appendf(nil, `{"rows":[{"regression_probabilities_1":%v,"trees_probabilities_1":%v,"forest_probabilities_1":%v}]}`,
+		linear.Probabilities[1], trees.Probabilities[1], forest.Probabilities[1]), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weighed := askOne(t, "flight-stack", said, nil)
 	known := map[string]any{"plane_age": 9, "seats": 150}
 	old := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), known)
 	for _, c := range []struct {
@@ -123,6 +135,7 @@ func TestExampleRoutes(t *testing.T) {
 		{"flights-switch", flight, map[string]any{"tailnum": nil, "plane_age": 9, "seats": 150}, nil, &old, []string{"route primary known flight-boost", "route/known arm flight-boost"}},
 		{"flights-sequence", metric, nil, nil, nil, []string{"route primary flight-boost", "route/units stage", "route/pack stage", "route/score stage flight-boost"}},
 		{"flights-ensemble", plain, nil, nil, &both, []string{"route primary flights-ensemble", "route/regression member flight-delay", "route/trees member flight-boost"}},
+		{"flights-stacking", plain, nil, nil, &weighed, []string{"route primary flight-stack", "route/regression member flight-delay", "route/trees member flight-boost", "route/forest member flight-forest", "route/combine combiner flight-stack"}},
 		{"flights-cascade", plain, nil, nil, &trees, []string{"route primary large flight-boost", "route/small stage flight-delay", "route/large stage flight-boost"}},
 		{"flights-cascade", plain, map[string]any{"dep_delay": 120}, nil, nil, []string{"route primary small flight-delay", "route/small stage flight-delay"}},
 	} {

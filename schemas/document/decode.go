@@ -12,8 +12,8 @@ import (
 // Decode fills dst, a pointer to a struct, from a parsed document, and returns every fault it finds; what is right is
 // filled in all the same, so that a check of the contents can add its own. Fields are named by their yaml tags; those of
 // an embedded struct stand beside its own. It knows structs, pointers, slices, maps with text keys, text, numbers,
-// booleans, time.Duration and whatever is an encoding.TextUnmarshaler. It panics on a field of any other type: a mistake
-// of the programmer.
+// booleans, time.Duration and whatever is an encoding.TextUnmarshaler: if that is a struct with keys, it may be written as
+// a map too. It panics on a field of any other type: a mistake of the programmer.
 func Decode(v *Value, dst any) Faults {
 	d := decoder{}
 	d.value(v, reflect.ValueOf(dst).Elem(), "")
@@ -50,8 +50,11 @@ func (d *decoder) value(v *Value, dst reflect.Value, path string) {
 		return
 	}
 	if u, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
-		if v.Kind == List || v.Kind == Map {
-			d.want(v, path, "text")
+		either := dst.Kind() == reflect.Struct && len(Fields(dst.Type())) > 0
+		if v.Kind == Map && either {
+			d.structure(v, dst, path)
+		} else if v.Kind == List || v.Kind == Map {
+			d.want(v, path, map[bool]string{false: "text", true: "text or a map"}[either])
 		} else if err := u.UnmarshalText([]byte(v.Text)); err != nil {
 			d.fault(v.Line, path, "%s", err)
 		}

@@ -248,3 +248,38 @@ func FuzzCanonicalJSON(f *testing.F) {
 		}
 	})
 }
+
+// either is written as text or as a map.
+type either struct {
+	Word string `yaml:"-"`
+	Ref  string `yaml:"ref"`
+}
+
+func (e *either) UnmarshalText(b []byte) error {
+	e.Word = string(b)
+	return nil
+}
+
+func TestTextOrMap(t *testing.T) {
+	for text, want := range map[string]string{
+		"e: mean": "{mean } ", "e: {ref: m}": "{ m} ", "e:": "{ } ", "e: {reff: m}": `{ } e.reff: unknown key; did you mean "ref"?`,
+		"e: [m]": "{ } e: want text or a map, got a list", "at: {a: 1}": "{ } at: want text, got a map",
+	} {
+		docs, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dst struct {
+			E  either    `yaml:"e"`
+			At time.Time `yaml:"at"`
+		}
+		fs := Decode(docs[0], &dst)
+		got := fmt.Sprintf("%v ", dst.E)
+		for _, f := range fs {
+			got += f.Path + ": " + f.Text
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}

@@ -80,6 +80,24 @@ func NewStack(members []Member, request, model *schemas.Schema) (*Stack, error) 
 // Work returns the schema of the batch that Append works in.
 func (s *Stack) Work() *schemas.Schema { return s.work }
 
+// Reads returns the columns of the request that the model takes, in the order of the request.
+func (s *Stack) Reads() []string {
+	var names []string
+	for i := range s.requestLen() {
+		if slices.ContainsFunc(s.src, func(o source) bool { return o.member < 0 && o.column == i }) {
+			names = append(names, s.request.Field(i).Name)
+		}
+	}
+	return names
+}
+
+func (s *Stack) requestLen() int {
+	if s.request == nil {
+		return 0
+	}
+	return s.request.Len()
+}
+
 // Append appends the model's inputs for the rows [from, to) to dst, those that fit, and one RowError to bad for each of
 // the others, in order: its Row is counted as in the members' batches, its Field is the input's name alone. present is as for Combine; request holds the rows
 // that the members saw, and is not looked at if it is nil and the model takes nothing of it. work is of the schema Work;

@@ -335,3 +335,18 @@ func TestStackOfNobody(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// TestStackReads: the request's columns that a model takes, be it as a whole or by one element, in the order of the request.
+func TestStackReads(t *testing.T) {
+	model := schema(field("rain", schemas.Float32), null(field("late", schemas.Float32)), field("distance", schemas.Int32))
+	s, err := combine.NewStack(members("forest", "boosted"), flight, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(s.Reads(), " "); got != "distance weather" {
+		t.Errorf("reads %q", got)
+	}
+	if s, err = combine.NewStack(members("forest", "boosted"), nil, schema(null(field("late", schemas.Float32)))); err != nil || len(s.Reads()) > 0 {
+		t.Errorf("%v, %v", s.Reads(), err)
+	}
+}
