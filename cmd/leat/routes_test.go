@@ -108,6 +108,9 @@ func TestExampleRoutes(t *testing.T) {
 	trees := askOne(t, "flight-boost", filepath.Join(example, "flight-boost.json"), nil)
 	both := asked{Label: 1, Probabilities: []float64{(linear.Probabilities[0] + 2*trees.Probabilities[0]) / 3, (linear.Probabilities[1] + 2*trees.Probabilities[1]) / 3}}
 	forest := askOne(t, "flight-forest", filepath.Join(example, "flight-boost.json"), nil)
+	if p := forest.Probabilities; math.Abs(p[0]+p[1]-1) > 1e-6 || (p[1] > 0.5) != (forest.Label == 1) {
+		t.Errorf("the forest says %+v: ONNX Runtime takes the votes of two classes for raw scores", forest)
+	}
 	said := filepath.Join(t.TempDir(), "said.json")
 	err = os.WriteFile(said, fmt.Appendf(nil, `{"rows":[{"regression_probabilities_1":%v,"trees_probabilities_1":%v,"forest_probabilities_1":%v}]}`,
 		linear.Probabilities[1], trees.Probabilities[1], forest.Probabilities[1]), 0o600)
