@@ -81,9 +81,9 @@ func (s sum) Open(context.Context, scorers.Version) (scorers.Package, error) {
 	return scorers.Package{}, nil
 }
 
-type counted struct{}
+type silent struct{}
 
-func (counted) Append(_ context.Context, r *lineage.Records) (schemas.Position, error) {
+func (silent) Append(_ context.Context, r *lineage.Records) (schemas.Position, error) {
 	return schemas.Position{Stream: "L", Sequence: uint64(r.Len())}, nil
 }
 
@@ -122,7 +122,7 @@ func hotPath(tb testing.TB, together int) (step func()) {
 			<-ctx.Done()
 			return ctx.Err()
 		},
-		Store: s, Loaders: []scorers.Loader{s}, Lineage: counted{}, Codec: codec.For, Log: slog.New(slog.DiscardHandler),
+		Store: s, Loaders: []scorers.Loader{s}, Lineage: silent{}, Codec: codec.For, Log: slog.New(slog.DiscardHandler),
 		Online: func(context.Context, string) ([]Binding, error) {
 			return []Binding{{Via: "nats", Source: door, Responder: door}}, nil
 		},

@@ -269,6 +269,9 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 		b.poison.end(r.slots)
 	}
 	r.took = time.Since(r.start)
+	if b.graph != nil && (err == nil || len(r.items) == 1) { // of several, the halves will count
+		b.graph.count(&r.trace, err != nil)
+	}
 	b.m.batchRows.Observe(float64(r.in.Rows()))
 	if err != nil {
 		r.out.Reset()

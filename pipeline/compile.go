@@ -26,6 +26,7 @@ type compiled struct {
 	models   *models
 	refs     atomic.Int64
 
+	count  *counted               // of a route of one model; nil: not counted
 	series atomic.Pointer[series] // metrics of what was scored under it, resolved once
 
 	contexts struct {

@@ -72,7 +72,7 @@ func (g *graph) derive(row int32, recs map[string]*lineage.Record) ([]Derived, e
 	in.AppendRange(root.Input, root.InputRow, root.InputRow+1)
 	t := &trace{by: []int32{-1}, failed: []*schemas.Error{nil}}
 	f := &flow{trace: t, ctx: context.Background(), g: g, past: &past{g, recs}, host: func(err error) *schemas.Error { return schemas.AsError(op, err) }}
-	g.root.run(f, in, []int32{0}, out)
+	f.run(g.root, in, []int32{0}, out)
 	var ds []Derived
 	came := map[string]bool{}
 	for _, v := range t.visitsOf(0) {

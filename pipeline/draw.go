@@ -12,25 +12,40 @@ type sketch struct {
 	model string   // of a model: what its reference means, "fraud@3"
 	notes []string // how it works: "by tailnum", "when input.amount > 9.0"
 	edge  []string // why a row comes here from the node above: "90 %", "weight 2"
+	live  []string // what comes by, cell by cell as liveCells names them; empty: not known
 	below []sketch
 }
 
 // Draw draws the route of a revision as a tree for a terminal, a line for each node: its name, its kind or the version
 // that its reference means, the share or condition by which rows come to it, and how it works. It is "" for a route of one
 // model. Each line ends with a newline. An expression is drawn on one line, shortened to 60 characters.
-func Draw(rev *Revision) string {
-	if rev.Spec.Route.Model != "" {
+//
+// With stats, which may be nil, each line says what comes by the node: below a line of headings, and for one model too.
+func Draw(rev *Revision, stats *RouteStats) string {
+	if rev.Spec.Route.Model != "" && stats == nil {
 		return ""
 	}
-	root := sketchOf(rev)
+	root := sketchOf(rev, stats)
 	rows := drawn(nil, &root, nil, "", "")
-	var wide [2]int
+	if stats != nil {
+		rows = append([][]string{append([]string{"", "", ""}, liveCells...)}, rows...)
+	}
+	wide := make([]int, 3+len(liveCells))
 	for _, r := range rows {
-		wide[0], wide[1] = max(wide[0], length(r[0])), max(wide[1], length(r[1]))
+		for i, cell := range r {
+			wide[i] = max(wide[i], length(cell))
+		}
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		line := pad(r[0], wide[0]) + "  " + pad(r[1], wide[1]) + "  " + r[2]
+		line := ""
+		for i, cell := range r {
+			if i < 3 {
+				line += pad(cell, wide[i]) + "  "
+			} else {
+				line += strings.Repeat(" ", wide[i]-length(cell)) + cell + "  " // numbers
+			}
+		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	return b.String()
@@ -38,7 +53,7 @@ func Draw(rev *Revision) string {
 
 // drawn appends the cells of a node's line, then those of the nodes below: where it is, what it is, how rows come there and
 // what becomes of them.
-func drawn(rows [][3]string, s, above *sketch, first, rest string) [][3]string {
+func drawn(rows [][]string, s, above *sketch, first, rest string) [][]string {
 	var how []string
 	if above != nil && above.kind != "sequence" && len(s.edge) > 0 { // the order of steps is that of the lines
 		how = append(how, strings.Join(s.edge, ", "))
@@ -46,7 +61,7 @@ func drawn(rows [][3]string, s, above *sketch, first, rest string) [][3]string {
 	if len(s.notes) > 0 {
 		how = append(how, strings.Join(s.notes, ", "))
 	}
-	rows = append(rows, [3]string{first + s.title(), s.what(), strings.Join(how, "; ")})
+	rows = append(rows, append([]string{first + s.title(), s.what(), strings.Join(how, "; ")}, s.live...))
 	for i := range s.below {
 		if i < len(s.below)-1 {
 			rows = drawn(rows, &s.below[i], s, rest+"├─ ", rest+"│  ")
@@ -71,14 +86,15 @@ func (s *sketch) what() string {
 	return s.kind
 }
 
-// DrawDot writes the route of a revision for Graphviz, left to right; "" for a route of one model.
-func DrawDot(rev *Revision) string {
+// DrawDot writes the route of a revision for Graphviz, left to right; "" for a route of one model. With stats, which may be
+// nil, the edges say what goes along them.
+func DrawDot(rev *Revision, stats *RouteStats) string {
 	if rev.Spec.Route.Model != "" {
 		return ""
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "digraph %s {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n", dotText(rev.Spec.Name))
-	root := sketchOf(rev)
+	root := sketchOf(rev, stats)
 	root.each(func(id, above int, s *sketch) {
 		style := ""
 		if s.kind == "model" {
@@ -86,27 +102,27 @@ func DrawDot(rev *Revision) string {
 		}
 		fmt.Fprintf(&b, "  n%d [label=%s%s];\n", id, dotText(s.box()), style)
 		if above >= 0 {
-			fmt.Fprintf(&b, "  n%d -> n%d [label=%s];\n", above, id, dotText(strings.Join(s.edge, ", ")))
+			fmt.Fprintf(&b, "  n%d -> n%d [label=%s];\n", above, id, dotText(s.along()))
 		}
 	})
 	return b.String() + "}\n"
 }
 
-// DrawMermaid writes the route of a revision for Mermaid, left to right; "" for a route of one model.
-func DrawMermaid(rev *Revision) string {
+// DrawMermaid is DrawDot for Mermaid.
+func DrawMermaid(rev *Revision, stats *RouteStats) string {
 	if rev.Spec.Route.Model != "" {
 		return ""
 	}
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
-	root := sketchOf(rev)
+	root := sketchOf(rev, stats)
 	root.each(func(id, above int, s *sketch) {
 		open, end := "[", "]"
 		if s.kind == "model" {
 			open, end = "([", "])"
 		}
 		fmt.Fprintf(&b, "  n%d%s%s%s\n", id, open, mermaidText(s.box()), end)
-		switch edge := strings.Join(s.edge, ", "); {
+		switch edge := s.along(); {
 		case above < 0:
 		case edge == "":
 			fmt.Fprintf(&b, "  n%d --> n%d\n", above, id)
@@ -137,7 +153,7 @@ func (s *sketch) box() string {
 	return strings.Join(append([]string{s.title(), s.what()}, s.notes...), "\n")
 }
 
-func sketchOf(rev *Revision) sketch {
+func sketchOf(rev *Revision, stats *RouteStats) sketch {
 	models := map[string]string{}
 	for _, m := range rev.Models {
 		models[m.Node] = fmt.Sprintf("%s@%d", m.Name, m.Version)
@@ -145,7 +161,11 @@ func sketchOf(rev *Revision) sketch {
 			models[m.Node] += " (" + m.Ref + ")"
 		}
 	}
-	return sketchNode(&rev.Spec.Route, RootPath, models)
+	root := sketchNode(&rev.Spec.Route, RootPath, models)
+	if stats != nil {
+		root.enliven(nil, RootPath, stats.byPath(), stats.Idle())
+	}
+	return root
 }
 
 func sketchNode(n *Node, path string, models map[string]string) sketch {

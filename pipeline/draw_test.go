@@ -60,12 +60,12 @@ func revisionOf(t *testing.T, text string) *Revision {
 // The drawings are in testdata; all three were looked at in a terminal, Graphviz and Mermaid.
 func TestDraw(t *testing.T) {
 	rev := revisionOf(t, drawnSpec)
-	for file, draw := range map[string]func(*Revision) string{"draw.txt": Draw, "draw.dot": DrawDot, "draw.mmd": DrawMermaid} {
+	for file, draw := range map[string]func(*Revision, *RouteStats) string{"draw.txt": Draw, "draw.dot": DrawDot, "draw.mmd": DrawMermaid} {
 		want, err := os.ReadFile("testdata/" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := draw(rev); got != string(want) {
+		if got := draw(rev, nil); got != string(want) {
 			t.Errorf("%s:\n%s\nwant\n%s", file, got, want)
 		}
 	}
@@ -74,8 +74,8 @@ func TestDraw(t *testing.T) {
 // A route of one model is no graph.
 func TestDrawOneModel(t *testing.T) {
 	rev := revisionOf(t, minimal)
-	for _, draw := range []func(*Revision) string{Draw, DrawDot, DrawMermaid} {
-		if got := draw(rev); got != "" {
+	for _, draw := range []func(*Revision, *RouteStats) string{Draw, DrawDot, DrawMermaid} {
+		if got := draw(rev, nil); got != "" {
 			t.Errorf("drew %q", got)
 		}
 	}

@@ -34,6 +34,7 @@ type nodeFacts struct {
 	arms    []string       // names of the children, where one of them is chosen for each row
 	model   *ResolvedModel // of a model node
 	loaded  *model
+	count   *counted // nil: not counted
 	by      answered // of a model node
 	pool    sync.Pool
 }
@@ -43,6 +44,7 @@ type graphNode interface {
 	facts() *nodeFacts
 	// run appends one row to out for each row of in, in order. Row i of in is row ids[i] of the flow. A row that has no
 	// answer is told by f.fail, and has a row of nulls in out. run keeps nothing of what it is given.
+	// Only flow.run calls it, and what it does first is flow.enter.
 	run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch)
 }
 
@@ -84,6 +86,7 @@ type visit struct {
 // trace is what came of the rows of a run beside their answers.
 type trace struct {
 	visits []visit
+	passes []pass
 	by     []int32 // by row: index of the model node whose answer it is as it is, -1: of none
 	failed []*schemas.Error
 	outs   []*schemas.Batch
@@ -100,7 +103,7 @@ func (t *trace) reset() {
 	}
 	clear(t.outs)
 	clear(t.failed)
-	*t = trace{visits: t.visits[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], ids: t.ids[:0]}
+	*t = trace{visits: t.visits[:0], passes: t.passes[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], ids: t.ids[:0]}
 }
 
 // sort brings visits into the order of rows; those of one row stay in the order in which it came by.
@@ -142,12 +145,13 @@ func (g *graph) score(ctx context.Context, in, out *schemas.Batch, t *trace, own
 		t.failed = append(t.failed, nil)
 	}
 	t.sorted = false
-	g.root.run(&t.flow, in, t.ids, out)
+	t.flow.run(g.root, in, t.ids, out)
 }
 
 // enter notes that rows came to a node, and returns where their visits are.
 func (f *flow) enter(n *nodeFacts, ids []int32) (first int) {
 	first = len(f.visits)
+	f.passes = append(f.passes, pass{node: int32(n.index), rows: int32(len(ids)), first: int32(first), took: -1})
 	for i, row := range ids {
 		f.visits = append(f.visits, visit{row: row, node: int32(n.index), arm: -1, keptIn: -1, propensity: 1, batch: int32(len(ids)), at: int32(i)})
 	}

@@ -98,7 +98,7 @@ func (n *cascadeNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.
 		stage := n.stages[s].facts()
 		part, b := n.give[s].all(rest), stage.batch()
 		at := len(f.visits)
-		n.stages[s].run(f, part, of, b)
+		f.run(n.stages[s], part, of, b)
 		n.give[s].free(part, rest)
 		outs[s] = b
 		stands := make([]bool, len(left))

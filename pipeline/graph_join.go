@@ -67,7 +67,7 @@ func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 			}()
 			part := n.give[m].all(in)
 			a.out = n.members[m].facts().batch()
-			n.members[m].run(a.f, part, ids, a.out)
+			a.f.run(n.members[m], part, ids, a.out)
 			n.give[m].free(part, in)
 		}
 		if m == len(all)-1 {
@@ -162,6 +162,7 @@ func (n *stackNode) join(f *flow, all []*schemas.Batch, groups []group, in *sche
 
 // ask has the model answer the rows of the groups that are enough, which are rows ids of the flow.
 func (n *stackNode) ask(f *flow, all []*schemas.Batch, groups []group, in *schemas.Batch, ids []int32, out *schemas.Batch) {
+	defer f.left(len(f.passes), sinceStart())
 	first := f.enter(n.nodeFacts, ids)
 	if len(ids) == 0 {
 		return
@@ -252,6 +253,11 @@ func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
 		if v.keptIn >= 0 {
 			v.keptIn += at
 		}
+	}
+	first := int32(len(f.visits))
+	for _, p := range a.f.passes {
+		p.first += first
+		f.passes = append(f.passes, p)
 	}
 	f.visits = append(f.visits, a.f.visits...)
 	f.outs = append(f.outs, a.f.outs...)

@@ -50,7 +50,7 @@ func (n *partingNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.
 		}
 		part := n.give[c].some(in, rows)
 		p.outs[c] = n.children[c].facts().batch()
-		n.children[c].run(f, part, p.ids[c], p.outs[c])
+		f.run(n.children[c], part, p.ids[c], p.outs[c])
 		n.give[c].free(part, in)
 	}
 	n.gather(p, out)
@@ -121,11 +121,11 @@ func (p *parts) plain(n *partingNode, c int, dst *schemas.Column) bool {
 func (n *partingNode) answer(f *flow, c int32, in *schemas.Batch, ids []int32, out *schemas.Batch) {
 	child := n.children[c]
 	if n.take[c].same {
-		child.run(f, in, ids, out)
+		f.run(child, in, ids, out)
 		return
 	}
 	b := child.facts().batch()
-	child.run(f, in, ids, b)
+	f.run(child, in, ids, b)
 	for i := range b.Rows() {
 		n.take[c].appendRow(out, b, i)
 	}

@@ -119,7 +119,7 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 			continue
 		}
 		row.Score = v.took
-		kept, e := x.cameOf(vs, k, failed)
+		kept, e := x.rev.route.cameOf(t, vs, k, failed)
 		if e != nil {
 			errored(row, e)
 		}
@@ -137,20 +137,20 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 
 // cameOf returns what came of visit k of those of a row, at a node below the root: the answer that is stored with it, nil if
 // it is the one of the node above, or the error. failed says why the request has no answer.
-func (x *visitor) cameOf(vs []visit, k int, failed *schemas.Error) (*schemas.Batch, *schemas.Error) {
+func (g *graph) cameOf(t *trace, vs []visit, k int, failed *schemas.Error) (*schemas.Batch, *schemas.Error) {
 	v := &vs[k]
-	switch above := x.rev.route.nodes[v.node].above; {
+	switch above := g.nodes[v.node].above; {
 	case v.keptIn >= 0:
-		return x.trace.outs[v.keptIn], nil
+		return t.outs[v.keptIn], nil
 	case v.err != nil:
 		return nil, v.err
 	case above > 0: // it has the answer of the node above, or has failed with it
 		for k--; vs[k].node != int32(above); k-- {
 		}
-		_, err := x.cameOf(vs, k, failed)
+		_, err := g.cameOf(t, vs, k, failed)
 		return nil, err
-	case x.trace.failed[v.row] != nil:
-		return nil, x.trace.failed[v.row]
+	case t.failed[v.row] != nil:
+		return nil, t.failed[v.row]
 	}
 	return nil, failed
 }

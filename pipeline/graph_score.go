@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"sync"
-	"time"
 
 	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
@@ -166,9 +165,9 @@ func (n *scoringNode) score(f *flow, in *schemas.Batch, ids []int32, first, from
 		rows = schemas.NewBatch(n.takes)
 		rows.AppendRange(in, from, to)
 	}
-	start := time.Now()
+	start := sinceStart()
 	err := safeScore(f.ctx, n.loaded.scorer, rows, out)
-	took := time.Since(start)
+	took := sinceStart() - start
 	switch {
 	case err == nil:
 		for i := from; i < to; i++ {

@@ -20,20 +20,20 @@ func (n *sequenceNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 		step := n.steps[i].facts()
 		part, answer := n.give[i].all(cols), step.batch()
 		first := len(f.visits)
-		n.steps[i].run(f, part, live, answer)
+		f.run(n.steps[i], part, live, answer)
 		n.give[i].free(part, cols)
 		cols, live = n.extend(f, i, cols, live, answer)
 		f.keep(step, answer, first)
 	}
 	part := n.give[last].all(cols)
 	if len(live) == len(ids) {
-		n.steps[last].run(f, part, live, out)
+		f.run(n.steps[last], part, live, out)
 		n.give[last].free(part, cols)
 		return
 	}
 	step := n.steps[last].facts()
 	b := step.batch()
-	n.steps[last].run(f, part, live, b)
+	f.run(n.steps[last], part, live, b)
 	n.give[last].free(part, cols)
 	for i, k := 0, 0; i < len(ids); i++ {
 		if k < len(live) && live[k] == ids[i] {

@@ -70,6 +70,7 @@ func newTrial(t *testing.T, seed uint64) *trial {
 		}
 	}
 	x.c.batcher = newGraphBatcher(gr, "r", newLanes(2), nil, NewMetrics(prometheus.NewRegistry()))
+	newNodeBook().follow(x.c)
 	x.door = &door{p: p, commit: &committer{p: p}}
 	x.door.Via = "test"
 	for i := range 1 + g.IntN(8) {
@@ -209,7 +210,7 @@ func (x *trial) told(r *run, it *item, row int) (lines []string) {
 		s := fmt.Sprintf("%s %s %q %v", ctx.Node, ctx.Role, ctx.Arm, v.propensity)
 		out, err := (*schemas.Batch)(nil), it.err
 		if v.node != 0 {
-			out, err = w.cameOf(vs, k, it.err)
+			out, err = w.rev.route.cameOf(w.trace, vs, k, it.err)
 		}
 		switch {
 		case err != nil:
@@ -225,17 +226,39 @@ func (x *trial) told(r *run, it *item, row int) (lines []string) {
 	return lines
 }
 
+// counts compares what was counted at the nodes with what shall be, after every request was scored so many times.
+func (x *trial) counts(times uint64) {
+	type figures struct{ rows, errors uint64 }
+	want, arms := map[string]figures{}, map[string]uint64{}
+	for _, a := range x.asked {
+		for _, f := range a.fates {
+			for _, s := range x.stays(f, f.failed, f.kind) {
+				n := want[s.node]
+				if n.rows += times; s.failed {
+					n.errors += times
+				}
+				want[s.node] = n
+				if s.arm != "" {
+					arms[s.node+"="+s.arm] += times
+				}
+			}
+		}
+	}
+	for _, n := range x.c.route.nodes {
+		if got := (figures{n.count.rows.Load(), n.count.errors.Load()}); got != want[n.path] {
+			x.wrong("%s: counted %+v, want %+v", n.path, got, want[n.path])
+		}
+		for i, name := range n.arms {
+			if got := n.count.arms[i].Load(); got != arms[n.path+"="+name] {
+				x.wrong("%s=%s: counted %d rows, want %d", n.path, name, got, arms[n.path+"="+name])
+			}
+		}
+	}
+}
+
 // wanted is what shall be recorded of a row.
 func (x *trial) wanted(f fate, failed bool, kind schemas.Kind) (lines []string) {
-	stays := map[string]*stay{} // as they are told: what has no answer of its own has that of the node above
-	for i, s := range f.stays {
-		s := *s
-		if above := stays[s.node[:max(strings.LastIndexByte(s.node, '/'), 0)]]; i == 0 {
-			s.failed, s.kind = failed, kind
-		} else if !s.failed && s.out == nil {
-			s.failed, s.kind = above.failed, above.kind
-		}
-		stays[s.node] = &s
+	for _, s := range x.stays(f, failed, kind) {
 		line := fmt.Sprintf("%s %s %q %v", s.node, s.role, s.arm, s.propensity)
 		if s.failed {
 			line += " " + s.kind.String()
@@ -245,6 +268,22 @@ func (x *trial) wanted(f fate, failed bool, kind schemas.Kind) (lines []string) 
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// stays are those of a row as they are told: what has no answer of its own has that of the node above.
+func (x *trial) stays(f fate, failed bool, kind schemas.Kind) (all []stay) {
+	known := map[string]*stay{}
+	for i, s := range f.stays {
+		s := *s
+		if above := known[s.node[:max(strings.LastIndexByte(s.node, '/'), 0)]]; i == 0 {
+			s.failed, s.kind = failed, kind
+		} else if !s.failed && s.out == nil {
+			s.failed, s.kind = above.failed, above.kind
+		}
+		known[s.node] = &s
+		all = append(all, s)
+	}
+	return all
 }
 
 func rowAt(b *schemas.Batch, i int) record {
@@ -293,6 +332,7 @@ func TestGraphOracle(t *testing.T) {
 				for i := range x.asked {
 					x.score(x.asked[i:i+1], false)
 				}
+				x.counts(2)
 			}
 		})
 	}

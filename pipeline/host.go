@@ -72,6 +72,7 @@ type Deps struct {
 	Poison  *Poison                                       // nil: deaths during a run are not traced to their rows
 	Metrics *Metrics
 	Log     *slog.Logger
+	Process string // this process, as RouteStats name it
 }
 
 // Host runs the pipelines of one process: it follows the control plane, loads what active revisions need, and serves

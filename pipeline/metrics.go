@@ -1,9 +1,14 @@
 package pipeline
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics are the figures of the scoring path. Labels are bounded: pipelines and model versions come from the control
-// plane, roles and kinds from fixed sets.
+// plane, roles and kinds from fixed sets, nodes and arms from the specs that serve.
 type Metrics struct {
 	requests  *prometheus.CounterVec
 	rows      *prometheus.CounterVec
@@ -20,6 +25,7 @@ type Metrics struct {
 	loadFails *prometheus.CounterVec
 
 	transactions *prometheus.CounterVec // by outcome
+	nodes        *nodeMetrics
 }
 
 // latency buckets from 50 us to 13 s.
@@ -49,9 +55,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		loadFails: count("leat_load_failures_total", "Revisions that could not be loaded; the one before goes on serving.", "pipeline"),
 
 		transactions: count("leat_transactions_total", "Transactions of a topic by outcome: committed, failed (and tried again), revoked, given_up.", "pipeline", "outcome"),
+		nodes:        newNodeMetrics(),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.batchRows, m.inflight, m.loaded, m.loadFails)
+		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.batchRows, m.inflight, m.loaded, m.loadFails, m.nodes)
 	}
 	return m
 }
@@ -64,4 +71,89 @@ func (m *Metrics) forget(pipeline string) {
 	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.loaded, m.loadFails} {
 		v.DeletePartialMatch(of)
 	}
+}
+
+// nodeMetrics shows the books of all pipelines that are served here.
+type nodeMetrics struct {
+	rows, errors, seconds, arms *prometheus.Desc
+
+	mu struct {
+		sync.Mutex
+		books map[string]*nodeBook // by pipeline
+	}
+}
+
+func newNodeMetrics() *nodeMetrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, append([]string{"pipeline", "node"}, labels...), nil)
+	}
+	m := &nodeMetrics{
+		rows:    desc("leat_node_rows_total", "Rows that came to a node of a route."),
+		errors:  desc("leat_node_errors_total", "Rows that had no answer from a node of a route."),
+		seconds: desc("leat_node_seconds", "One batch at a node of a route, and at those below it."),
+		arms:    desc("leat_node_arm_rows_total", "Rows by the child that was chosen for them, in a cascade: whose answer stands.", "arm"),
+	}
+	m.mu.books = map[string]*nodeBook{}
+	return m
+}
+
+// show begins to show a book.
+func (m *nodeMetrics) show(pipeline string, b *nodeBook) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.books[pipeline] = b
+}
+
+// hide ends it, unless another has taken its place.
+func (m *nodeMetrics) hide(pipeline string, b *nodeBook) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.books[pipeline] == b {
+		delete(m.mu.books, pipeline)
+	}
+}
+
+// Describe is that of prometheus.Collector.
+func (m *nodeMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.rows, m.errors, m.seconds, m.arms} {
+		ch <- d
+	}
+}
+
+// Collect is that of prometheus.Collector.
+func (m *nodeMetrics) Collect(ch chan<- prometheus.Metric) {
+	var all []prometheus.Metric
+	m.mu.Lock()
+	for name, b := range m.mu.books {
+		all = b.collect(all, m, name)
+	}
+	m.mu.Unlock()
+	for _, x := range all { // without a lock: who reads them may be slow
+		ch <- x
+	}
+}
+
+func (b *nodeBook) collect(all []prometheus.Metric, m *nodeMetrics, pipeline string) []prometheus.Metric {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for path, n := range b.mu.nodes {
+		count := func(d *prometheus.Desc, c *counter, labels ...string) {
+			all = append(all, prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(c.Load()), append([]string{pipeline, path}, labels...)...))
+		}
+		count(m.rows, &n.rows)
+		count(m.errors, &n.errors)
+		for arm, c := range n.arms {
+			count(m.arms, c, arm)
+		}
+		busy := time.Duration(n.busy.Load())
+		below, total := make(map[float64]uint64, nodeBuckets), uint64(0)
+		for i := range n.took {
+			total += n.took[i].Load()
+			if i < nodeBuckets {
+				below[latency[i]] = total
+			}
+		}
+		all = append(all, prometheus.MustNewConstHistogram(m.seconds, total, busy.Seconds(), below, pipeline, path))
+	}
+	return all
 }

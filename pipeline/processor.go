@@ -26,6 +26,7 @@ type processor struct {
 		requests, errors, processing atomic.Uint64
 		last                         atomic.Pointer[string]
 	}
+	nodes   *nodeBook
 	settled atomic.Uint64 // lineage sequence up to which everything of the topic is settled
 
 	mu struct {
@@ -62,7 +63,7 @@ type series struct {
 }
 
 func newProcessor(ctx context.Context, h *Host, name string) *processor {
-	p := &processor{host: h, name: name, changed: make(chan struct{}, 1), pinning: make(chan struct{}, 1), ended: make(chan struct{})}
+	p := &processor{host: h, name: name, changed: make(chan struct{}, 1), pinning: make(chan struct{}, 1), ended: make(chan struct{}), nodes: newNodeBook()}
 	p.stopped, p.stop = context.WithCancel(ctx)
 	return p
 }
@@ -140,6 +141,7 @@ func (p *processor) run(ctx context.Context) {
 	p.append = p.host.m.append.WithLabelValues(p.name)
 	p.commitRows = p.host.m.commit.WithLabelValues(p.name)
 	p.total = p.host.m.total.WithLabelValues(p.name)
+	p.host.m.nodes.show(p.name, p.nodes)
 	retry := time.NewTimer(activateAgain)
 	defer retry.Stop()
 	for p.stopped.Err() == nil {
@@ -192,6 +194,7 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 		if err != nil {
 			return err
 		}
+		p.nodes.follow(c)
 		p.active.Store(c)
 		if old != nil {
 			old.release()
@@ -305,6 +308,7 @@ func (p *processor) close(ctx context.Context) {
 	if c := p.active.Load(); c != nil {
 		c.release()
 	}
+	p.host.m.nodes.hide(p.name, p.nodes)
 	if gone {
 		p.host.m.forget(p.name)
 	}
@@ -350,6 +354,7 @@ func (p *processor) pinned(ctx context.Context, active *compiled, ref string) (*
 	if err != nil {
 		return nil, err
 	}
+	c.count = active.count
 	p.keepPin(c)
 	return c, nil
 }

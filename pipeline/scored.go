@@ -202,16 +202,23 @@ func (w *work) hold(it *item) {
 
 func (dr *door) observe(r *run, items []item, failed int) {
 	s := dr.p.series(items[0].rev)
-	rows := 0
+	rows, bad := 0, 0
 	for i := range items {
+		n := items[i].to - items[i].from
 		if items[i].err == nil {
-			rows += items[i].to - items[i].from
+			rows += n
+		} else {
+			bad += n
 		}
 		s.queue.Observe(r.start.Sub(items[i].received).Seconds())
 	}
 	s.score.Observe(r.took.Seconds())
 	s.requests.Add(float64(len(items) - failed))
 	s.rows.Add(float64(rows))
+	if c := items[0].rev.count; c != nil && rows+bad > 0 {
+		c.book.sample(sinceStart())
+		c.batch(rows+bad, bad, r.took)
+	}
 	dr.p.stats.requests.Add(uint64(len(items) - failed))
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -219,9 +220,18 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
 		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
 		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
-		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log,
+		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log, Process: processName(),
 	})
 	return err
+}
+
+// processName tells processes apart: HOST/PID.
+func processName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return host + "/" + strconv.Itoa(os.Getpid())
 }
 
 func (a *app) openPipelines(ctx context.Context) error {
@@ -254,6 +264,7 @@ func (a *app) openGateway(ctx context.Context) (err error) {
 func (a *app) operations() []api.Operation {
 	var ops []api.Operation
 	ops = append(ops, a.loading(a.control.Operations())...)
+	ops = append(ops, a.host.Operations()...)
 	ops = append(ops, a.jobs.Operations()...)
 	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
 	ops = append(ops, connectors.Operations(a.topics, a.topicUses)...)

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,37 +63,61 @@ func pipelinesList(e *env) *cobra.Command {
 	}
 }
 
+// shown is a pipeline, and what comes by its nodes, if the process that answers serves it.
+type shown struct {
+	control.PipelineDetail
+	Live *pipeline.RouteStats `json:"live,omitempty"`
+}
+
 func pipelinesShow(e *env) *cobra.Command {
-	var dot, mermaid bool
+	var dot, mermaid, live bool
 	cmd := &cobra.Command{
 		Use: "show NAME", Short: "Show a pipeline's spec, signature, route and what its references mean now", Args: cobra.ExactArgs(1),
 		Long: `Print the pipeline as a file that leat apply takes: its spec with defaults filled in,
 and as comments what its references mean now, the columns of requests and answers,
-and, of several nodes, the route drawn as a tree.
+and the route drawn as a tree, with what came by each node within the last minute (or,
+if nothing did, since the start) in the process that answers: rows a second, the share
+of the rows of the node above, the time of a batch at the node and below it, and rows
+without an answer from it.
 
---dot and --mermaid write the route alone, for Graphviz and for Mermaid.`,
+--dot and --mermaid write the route alone, for Graphviz and for Mermaid; with --live
+they have shares and rates too.`,
 		Example: `  leat pipelines show flight-delay
   leat pipelines show flight-delay > p.yaml   # edit, then leat apply p.yaml
-  leat pipelines show flights-cascade --dot | dot -Tsvg > route.svg`,
+  leat pipelines show flights-cascade --dot --live | dot -Tsvg > route.svg`,
 		ValidArgsFunction: e.completePipelines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if e.json && (dot || mermaid) {
 				return &exitError{exitUsage, errors.New("--json shows the whole pipeline, --dot and --mermaid draw its route: give one of them")}
 			}
+			if live && !dot && !mermaid {
+				return &exitError{exitUsage, errors.New("--live is for --dot and --mermaid; without them it is shown anyway")}
+			}
 			c, err := e.dial()
 			if err != nil {
 				return err
 			}
-			var d control.PipelineDetail
-			if err := c.call(cmd.Context(), http.MethodGet, "/v1/pipelines/"+url.PathEscape(args[0]), nil, nil, &d); err != nil {
+			var d shown
+			path := "/v1/pipelines/" + url.PathEscape(args[0])
+			if err := c.call(cmd.Context(), http.MethodGet, path, nil, nil, &d.PipelineDetail); err != nil {
 				return err
+			}
+			var notLive error
+			if drawing := dot || mermaid; live || !drawing {
+				d.Live = &pipeline.RouteStats{}
+				if notLive = c.call(cmd.Context(), http.MethodGet, path+"/stats", nil, nil, d.Live); notLive != nil {
+					d.Live = nil
+				}
+				if drawing && notLive != nil {
+					return notLive
+				}
 			}
 			if dot || mermaid {
 				draw := pipeline.DrawDot
 				if mermaid {
 					draw = pipeline.DrawMermaid
 				}
-				text := draw(&d.Revision)
+				text := draw(&d.Revision, d.Live)
 				if text == "" {
 					return failed(fmt.Errorf("pipeline %s has nothing to draw: its route is one model, %s", d.Spec.Name, d.Spec.Route.Model))
 				}
@@ -101,14 +127,23 @@ and, of several nodes, the route drawn as a tree.
 			return e.print(d, func(w io.Writer) {
 				fmt.Fprint(w, d.YAML)
 				fmt.Fprintf(w, "# takes %s\n# gives %s\n", d.Signature.Inputs, d.Signature.Outputs)
-				if tree := pipeline.Draw(&d.Revision); tree != "" {
+				if tree := pipeline.Draw(&d.Revision, d.Live); tree != "" {
 					fmt.Fprintf(w, "#\n# %s\n", strings.ReplaceAll(strings.TrimSuffix(tree, "\n"), "\n", "\n# "))
+				}
+				switch {
+				case notLive != nil:
+					fmt.Fprintf(w, "# no figures: %v\n", notLive)
+				case d.Live.Idle():
+					fmt.Fprintf(w, "# since %s, in process %s; nothing came within the last minute\n", d.Live.Since.Local().Format(time.DateTime), d.Live.Process)
+				default:
+					fmt.Fprintf(w, "# the last %.0f s, in process %s\n", math.Ceil(d.Live.Window), d.Live.Process)
 				}
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&dot, "dot", false, "write the route for Graphviz")
 	cmd.Flags().BoolVar(&mermaid, "mermaid", false, "write the route for Mermaid")
+	cmd.Flags().BoolVar(&live, "live", false, "with --dot or --mermaid: write what comes by, too")
 	cmd.MarkFlagsMutuallyExclusive("dot", "mermaid")
 	return cmd
 }

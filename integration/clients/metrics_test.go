@@ -27,6 +27,16 @@ delivery: exactly_once
 route: {model: flight-delay@champion}
 `
 
+const splitSpec = `apiVersion: leat/v1
+kind: Pipeline
+name: flight-test
+route:
+  split:
+    arms:
+      - {name: a, weight: 50, model: flight-delay@champion}
+      - {name: b, weight: 50, model: flight-delay@1}
+`
+
 // rare are metrics that show up only with their first event, which does not come here.
 var rare = regexp.MustCompile("^leat_(load_failures_total|lineage_refusals_suppressed_total|job_rows_total|job_chunks_total)$")
 
@@ -38,6 +48,7 @@ func TestMetrics(t *testing.T) {
 	s := start(t, ctx, "--kafka", broker.Start(t, 1).Bootstrap(), "--transport", "kafka", "--lineage", "kafka")
 	s.push(t, ctx, root+"/examples/flights/flight-delay")
 	s.apply(t, ctx, "flight-late", lateSpec)
+	s.apply(t, ctx, "flight-test", splitSpec)
 	s.publish(t, ctx, "flights", row(t), []byte(`{"no":"flight"}`))
 	for _, body := range []string{read(t, flight), `{"rows":[{"carrier":"UA"}]}`, "no JSON"} {
 		r, err := http.Post(s.HTTP+"/v1/pipelines/flight-delay/score", "application/json", strings.NewReader(body))

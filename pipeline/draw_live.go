@@ -1,0 +1,97 @@
+package pipeline
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What comes by a node, as it is drawn.
+
+// liveCells are the headings of sketch.live: rows a second; which part of the rows of the node above comes here, and in a
+// cascade which part is answered here; the time of a batch; and errors.
+var liveCells = []string{"rows/s", "share", "p50", "p99", "errors"}
+
+// Idle reports whether nothing came within the window; a drawing then shows the figures of all time.
+func (s *RouteStats) Idle() bool { return len(s.Nodes) == 0 || s.Nodes[0].Recent.Rows == 0 }
+
+func (s *RouteStats) byPath() map[string]*NodeStats {
+	m := map[string]*NodeStats{}
+	for i := range s.Nodes {
+		m[s.Nodes[i].Node] = &s.Nodes[i]
+	}
+	return m
+}
+
+// enliven gives a node and those below it their cells. above is nil for the root.
+func (s *sketch) enliven(above *NodeFigures, path string, nodes map[string]*NodeStats, total bool) {
+	n := nodes[path]
+	if n == nil { // the process serves another revision
+		return
+	}
+	f := &n.Recent
+	if total {
+		f = &n.Total
+	}
+	s.live = []string{figure(f.RowsPerSecond), percent(f.Share), duration(f.P50), duration(f.P99), strconv.FormatUint(f.Errors, 10)}
+	if above == nil {
+		s.live[1] = ""
+	} else if above.Rows == 0 {
+		s.live[1] = "-"
+	}
+	for i := range s.below {
+		b := &s.below[i]
+		b.enliven(f, path+"/"+b.name, nodes, total)
+		if s.kind != cascadeKind.key || b.live == nil || f.Rows == 0 {
+			continue
+		}
+		for _, a := range f.Arms {
+			if a.Arm == b.name {
+				b.live[1] += ", answers " + percent(a.Share)
+			}
+		}
+	}
+}
+
+// along is what is written at the edge to a node.
+func (s *sketch) along() string {
+	edge := strings.Join(s.edge, ", ")
+	if s.live == nil {
+		return edge
+	}
+	now := "now " + s.live[1] + ", " + s.live[0] + " rows/s"
+	if edge == "" {
+		return now
+	}
+	return edge + "\n" + now
+}
+
+// figure writes a number, of small ones two digits.
+func figure(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case v < 10:
+		return strconv.FormatFloat(v, 'g', 2, 64)
+	}
+	return strconv.FormatFloat(math.Round(v), 'f', -1, 64)
+}
+
+func percent(v float64) string { return fmt.Sprintf("%.1f %%", 100*v) }
+
+// duration writes seconds; nothing for none.
+func duration(s float64) string {
+	if s == 0 {
+		return "-"
+	}
+	d := time.Duration(s * float64(time.Second))
+	switch {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(10 * time.Millisecond).String()
+}
