@@ -27,6 +27,7 @@ import (
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/bulk"
 	"github.com/leatstream/leat/pipeline/control"
+	"github.com/leatstream/leat/pipeline/feedback"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/api"
 	"github.com/leatstream/leat/schemas/codec"
@@ -57,6 +58,7 @@ type app struct {
 	keeper   *lineage.Keeper
 	host     *pipeline.Host
 	jobs     *bulk.Service
+	feedback *feedback.Service
 	gateway  *gateway.Server
 	poison   *pipeline.Poison
 	http     net.Addr
@@ -222,6 +224,9 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
 		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log, Process: processName(),
 	})
+	a.feedback = feedback.New(feedback.Deps{
+		Lineage: a.stream, Exists: a.exists, Online: a.feedbackDoor, Refuse: a.stream.Refuse, Metrics: feedback.NewMetrics(a.metrics), Log: a.log,
+	})
 	return err
 }
 
@@ -267,6 +272,7 @@ func (a *app) operations() []api.Operation {
 	ops = append(ops, a.host.Operations()...)
 	ops = append(ops, a.jobs.Operations()...)
 	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
+	ops = append(ops, a.feedback.Operations()...)
 	ops = append(ops, connectors.Operations(a.topics, a.topicUses)...)
 	return ops
 }
@@ -344,6 +350,7 @@ func (a *app) run(ctx context.Context) error {
 	g.Go(func() error { return ended(a.jobs.Run(gctx)) })
 	g.Go(func() error { return a.gateway.Serve(gctx) })
 	g.Go(func() error { return a.host.Run(gctx, grace) })
+	g.Go(func() error { return ended(a.feedback.Run(gctx, grace)) })
 	if err := a.client.ServeAPI(gctx, a.operations()); err != nil {
 		a.log.Error("operations are not served over NATS", "error", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/bulk"
 	"github.com/leatstream/leat/pipeline/control"
+	"github.com/leatstream/leat/pipeline/feedback"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -75,6 +76,21 @@ func (a *app) online(ctx context.Context, name string) ([]pipeline.Binding, erro
 		bs = append(bs, pipeline.Binding{Via: "kafka", Source: src, Responder: a.kafka, StoresAnswers: true})
 	}
 	return bs, nil
+}
+
+// exists asks this process first, which knows the pipelines that it serves without a question to anybody.
+func (a *app) exists(ctx context.Context, pipeline string) error {
+	if _, ok := a.host.Active(pipeline); ok {
+		return nil
+	}
+	_, err := a.control.Pipeline(ctx, pipeline)
+	return err
+}
+
+// feedbackDoor opens the door of feedback that is sent, not stored.
+func (a *app) feedbackDoor(ctx context.Context) (feedback.Door, error) {
+	src, err := a.client.ServeFeedback(ctx, "feedback")
+	return feedback.Door{Via: "nats", Source: src, Responder: a.client, Trusted: true}, err
 }
 
 // topic opens the durable input of a pipeline. Where both ends are on Kafka it may be exactly once.

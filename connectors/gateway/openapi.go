@@ -246,7 +246,13 @@ func (g *shapes) structure(t reflect.Type) any {
 }
 
 // body is the shape of an operation's JSON body: its fields that come from neither path nor query.
-func (g *shapes) body(t reflect.Type) any { return g.members(t, true) }
+func (g *shapes) body(t reflect.Type) any {
+	one := g.members(t, true)
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[api.Many]()) {
+		return object{"oneOf": []any{one, object{"type": "array", "items": one}}}
+	}
+	return one
+}
 
 func (g *shapes) members(t reflect.Type, strict bool) object {
 	props := object{}

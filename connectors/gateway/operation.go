@@ -32,7 +32,7 @@ func (s *Server) operation(op *api.Operation) func(http.ResponseWriter, *http.Re
 		if s.drain != nil { // what follows a stream for ever ends with the server, not at the end of its patience
 			defer context.AfterFunc(s.drain, cancel)()
 		}
-		reply, err := op.Handle(ctx, req)
+		reply, err := op.Handle(api.WithCaller(ctx, api.Caller{Principal: c.principal, Via: "http"}), req)
 		if err != nil {
 			return s.fail(w, r, c, sized(err, s.config.MaxUpload))
 		}

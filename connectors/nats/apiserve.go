@@ -116,7 +116,7 @@ func (c *Client) runOperation(table map[string]*api.Operation, name string, m *n
 	if err != nil {
 		return nil, err
 	}
-	v, err := o.Handle(ctx, req)
+	v, err := o.Handle(api.WithCaller(ctx, api.Caller{Via: "nats"}), req)
 	if err != nil {
 		return nil, err
 	}

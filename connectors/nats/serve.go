@@ -37,16 +37,30 @@ func (c *Client) Serve(ctx context.Context, pipeline, group string) (connectors.
 	if err := schemas.CheckName("group", group); err != nil {
 		return nil, err
 	}
-	s := &scoreSource{c: c, pipeline: pipeline, ch: make(chan *nats.Msg, c.cfg.Queue+shedMargin), drained: make(chan struct{})}
+	return c.serve(ctx, op, &scoreSource{what: "pipeline " + pipeline, prefix: subjectScore}, pipeline, group)
+}
+
+// ServeFeedback joins the group that takes feedback on all pipelines, leat.feedback.<pipeline>, in the account of users and
+// in the internal one. A delivery's topic is the pipeline, which nobody has checked. Bounds and answers are as in Serve.
+func (c *Client) ServeFeedback(ctx context.Context, group string) (connectors.Source, error) {
+	if err := schemas.CheckName("group", group); err != nil {
+		return nil, err
+	}
+	return c.serve(ctx, "nats.ServeFeedback", &scoreSource{what: "feedback", prefix: subjectFeedback}, "*", group)
+}
+
+// serve subscribes s below its prefix.
+func (c *Client) serve(ctx context.Context, op string, s *scoreSource, subject, group string) (connectors.Source, error) {
+	s.c, s.ch, s.drained = c, make(chan *nats.Msg, c.cfg.Queue+shedMargin), make(chan struct{})
 	conns := []*nats.Conn{c.front, c.core}
 	if c.oneAccount() {
 		conns = conns[:1] // a second subscription would be another member of the same group
 	}
 	for _, nc := range conns {
-		sub, err := nc.ChanQueueSubscribe(subjectScore+pipeline, group, s.ch)
+		sub, err := nc.ChanQueueSubscribe(s.prefix+subject, group, s.ch)
 		if err != nil {
 			s.Close(ctx) // frees the first one; its error would hide this
-			return nil, classify(op, "pipeline "+pipeline, err)
+			return nil, classify(op, s.what, err)
 		}
 		s.open.Add(1)
 		sub.SetClosedHandler(func(string) { s.open.Done() })
@@ -62,7 +76,7 @@ func (c *Client) Serve(ctx context.Context, pipeline, group string) (connectors.
 		cancel()
 		if err != nil {
 			s.Close(ctx)
-			return nil, classify(op, "pipeline "+pipeline, err)
+			return nil, classify(op, s.what, err)
 		}
 	}
 	c.mu.Lock()
@@ -73,11 +87,12 @@ func (c *Client) Serve(ctx context.Context, pipeline, group string) (connectors.
 
 func (c *Client) oneAccount() bool { return c.cfg.Server == nil && c.cfg.FrontURL == "" }
 
-// scoreSource is the queue of a pipeline's requests. The connections' read loops write into ch themselves: one
+// scoreSource is the queue of a pipeline's requests, or of feedback. The connections' read loops write into ch themselves: one
 // goroutine less to wake on the way in.
 type scoreSource struct {
 	c        *Client
-	pipeline string
+	what     string // for people: "pipeline fraud"
+	prefix   string // of its subjects; the rest is the pipeline
 	ch       chan *nats.Msg
 	subs     []*nats.Subscription
 	internal *nats.Subscription
@@ -125,7 +140,7 @@ func (s *scoreSource) Receive(ctx context.Context, max int) ([]*connectors.Deliv
 }
 
 func (s *scoreSource) deliver(d *connectors.Delivery, m *nats.Msg) {
-	d.Topic, d.Attempt, d.Settler, d.Payload = s.pipeline, 1, coreSettler{}, m.Data
+	d.Topic, d.Attempt, d.Settler, d.Payload = m.Subject[len(s.prefix):], 1, coreSettler{}, m.Data
 	if len(m.Header) > 0 {
 		d.Header = schemas.Header(m.Header)
 		d.Key = d.Header.Get(schemas.HeaderKey)
@@ -146,7 +161,7 @@ func (s *scoreSource) shed() {
 	for over := len(s.ch) - s.c.cfg.Queue; over > 0; over-- {
 		select {
 		case m := <-s.ch:
-			s.refuse(m, schemas.Errorf(schemas.Overloaded, "nats.Serve", "pipeline %s: %d requests wait already, try again", s.pipeline, s.c.cfg.Queue))
+			s.refuse(m, schemas.Errorf(schemas.Overloaded, "nats.Serve", "%s: %d requests wait already, try again", s.what, s.c.cfg.Queue))
 		default:
 			return
 		}
@@ -161,7 +176,7 @@ func (s *scoreSource) refuse(m *nats.Msg, e *schemas.Error) {
 	}
 	h, body := schemas.ErrorAnswer(e, d.Header.Get(schemas.HeaderRequestID))
 	if err := s.c.respondOne(&connectors.Response{To: d.ReplyTo, Header: h, Payload: body}); err != nil {
-		s.c.log.Warn("cannot refuse a request", "pipeline", s.pipeline, "error", err)
+		s.c.log.Warn("cannot refuse a request", "of", s.what, "error", err)
 	}
 }
 
@@ -201,7 +216,7 @@ func (s *scoreSource) Close(ctx context.Context) error {
 		for {
 			select {
 			case m := <-s.ch:
-				s.refuse(m, schemas.Errorf(schemas.Unavailable, "nats.Serve", "pipeline %s is shutting down here, try again", s.pipeline))
+				s.refuse(m, schemas.Errorf(schemas.Unavailable, "nats.Serve", "%s: shutting down here, try again", s.what))
 			default:
 				return
 			}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/url"
 	"reflect"
@@ -33,6 +34,12 @@ type Operation struct {
 	Request reflect.Type
 	Reply   reflect.Type
 	Handle  func(ctx context.Context, req any) (any, error) // req is a *Request; the reply a *Reply
+}
+
+// Many is a request whose JSON body may also be a list of such objects: its UnmarshalJSON takes both.
+type Many interface {
+	json.Unmarshaler
+	Many()
 }
 
 // Stream is a response that writes itself, such as an export.
@@ -135,6 +142,9 @@ func (o *Operation) Decode(path func(string) string, query url.Values, body io.R
 	}
 	if o.BodyType() == "application/json" && body != nil {
 		if err := decodeJSON(body, req.Interface()); err != nil {
+			if e := (*schemas.Error)(nil); errors.As(err, &e) { // a request that reads itself names its own fields
+				return nil, e
+			}
 			return nil, schemas.Errorf(schemas.Invalid, o.Name, "body: %w", err)
 		}
 	}
