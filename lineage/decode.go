@@ -107,9 +107,12 @@ func (d *decoder) open(msg []byte) error {
 func (d *decoder) check() error {
 	contexts, requests := schemas.Values[int32](d.env.Column(envContext)), schemas.Values[int32](d.env.Column(envRequest))
 	inFrames, outFrames := schemas.Values[int32](d.env.Column(envInFrame)), schemas.Values[int32](d.env.Column(envOutFrame))
+	status := d.env.Column(envStatus).Data()
 	last := int32(frameData + len(d.frames))
 	for i := range d.env.Rows() {
 		switch {
+		case int(status[i]) >= len(statuses):
+			return corrupt("row %d has status %d", i, status[i])
 		case contexts[i] < 0 || int(contexts[i]) >= len(d.contexts):
 			return corrupt("row %d names context %d of %d", i, contexts[i], len(d.contexts))
 		case requests[i] < 0 || int(requests[i]) >= len(d.requests):
@@ -205,8 +208,8 @@ func (d *decoder) ids(i int) (key, id [32]byte) {
 	return q.key, RecordID(q.key, q.InputDigest, schemas.Values[int32](d.env.Column(envRow))[i], c.Node, c.Run)
 }
 
-// ok returns the status of row i.
-func (d *decoder) ok(i int) bool { return d.env.Column(envOK).Data()[i] != 0 }
+// status returns the status of row i.
+func (d *decoder) status(i int) string { return statuses[d.env.Column(envStatus).Data()[i]] }
 
 // record fills r with row i but for its data, ids and place.
 func (d *decoder) record(i int, r *Record) {
@@ -215,10 +218,7 @@ func (d *decoder) record(i int, r *Record) {
 	e := d.env
 	i32 := func(col int) int32 { return schemas.Values[int32](e.Column(col))[i] }
 	r.Row.Row = i32(envRow)
-	r.Status = StatusError
-	if d.ok(i) {
-		r.Status = StatusOK
-	}
+	r.Status = d.status(i)
 	r.ErrorKind = d.name(e.Column(envErrorKind).Text(i))
 	r.ErrorID = string(e.Column(envErrorID).Text(i))
 	r.Error = string(e.Column(envError).Text(i))

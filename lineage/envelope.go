@@ -15,7 +15,7 @@ var (
 		schemas.Field{Name: "context", Type: schemas.Int32}, // row of the context frame
 		schemas.Field{Name: "request", Type: schemas.Int32}, // row of the request frame
 		schemas.Field{Name: "row", Type: schemas.Int32},
-		schemas.Field{Name: "ok", Type: schemas.Bool},
+		schemas.Field{Name: "status", Type: schemas.Uint8}, // 0 error, 1 ok, 2 late
 		schemas.Field{Name: "error_kind", Type: schemas.String},
 		schemas.Field{Name: "error_id", Type: schemas.String},
 		schemas.Field{Name: "error", Type: schemas.String},
@@ -66,9 +66,9 @@ var (
 
 // Columns of EnvelopeSchema, ContextSchema and RequestSchema that the code speaks of by number.
 const (
-	envContext, envRequest, envRow, envOK, envErrorKind, envErrorID, envError, envPropensity, envSeed = 0, 1, 2, 3, 4, 5, 6, 7, 8
-	envBatchSize, envBatchRow, envQueue, envScore, envScored                                          = 9, 10, 11, 12, 13
-	envInFrame, envInRow, envOutFrame, envOutRow                                                      = 14, 15, 16, 17
+	envContext, envRequest, envRow, envStatus, envErrorKind, envErrorID, envError, envPropensity, envSeed = 0, 1, 2, 3, 4, 5, 6, 7, 8
+	envBatchSize, envBatchRow, envQueue, envScore, envScored                                              = 9, 10, 11, 12, 13
+	envInFrame, envInRow, envOutFrame, envOutRow                                                          = 14, 15, 16, 17
 
 	ctxVersion, ctxWithheld, ctxSalt = 8, 13, 14
 
@@ -125,10 +125,7 @@ func fillString(b *schemas.Batch, col int, s string, n int) {
 
 // appendEnvelope adds n records: rows, batch rows and data rows count up, the rest is as in the first.
 func appendEnvelope(b *schemas.Batch, ctx, req int32, r *Row, inFrame, inRow, outFrame, outRow int32, n int) {
-	ok := uint8(1)
-	if r.Status == StatusError {
-		ok = 0
-	}
+	status := statusCode(r.Status)
 	step := func(frame int32) int32 {
 		if frame < 0 {
 			return 0
@@ -136,14 +133,14 @@ func appendEnvelope(b *schemas.Batch, ctx, req int32, r *Row, inFrame, inRow, ou
 		return 1
 	}
 	if n == 1 {
-		appendOne(b, ctx, req, r, ok, inFrame, inRow, outFrame, outRow)
+		appendOne(b, ctx, req, r, status, inFrame, inRow, outFrame, outRow)
 		b.Advance(1)
 		return
 	}
 	fill(b, envContext, ctx, 0, n)
 	fill(b, envRequest, req, 0, n)
 	fill(b, envRow, r.Row, 1, n)
-	fill(b, envOK, ok, 0, n)
+	fill(b, envStatus, status, 0, n)
 	fillString(b, envErrorKind, r.ErrorKind, n)
 	fillString(b, envErrorID, r.ErrorID, n)
 	fillString(b, envError, r.Error, n)
@@ -161,11 +158,23 @@ func appendEnvelope(b *schemas.Batch, ctx, req int32, r *Row, inFrame, inRow, ou
 	b.Advance(n)
 }
 
-func appendOne(b *schemas.Batch, ctx, req int32, r *Row, ok uint8, inFrame, inRow, outFrame, outRow int32) {
+// statuses are the values of the envelope's status column.
+var statuses = [...]string{StatusError, StatusOK, StatusLate}
+
+func statusCode(s string) uint8 {
+	for i, o := range statuses {
+		if o == s {
+			return uint8(i)
+		}
+	}
+	return 1 // a Row of its zero value is ok
+}
+
+func appendOne(b *schemas.Batch, ctx, req int32, r *Row, status uint8, inFrame, inRow, outFrame, outRow int32) {
 	put(b, envContext, ctx)
 	put(b, envRequest, req)
 	put(b, envRow, r.Row)
-	put(b, envOK, ok)
+	put(b, envStatus, status)
 	putString(b, envErrorKind, r.ErrorKind)
 	putString(b, envErrorID, r.ErrorID)
 	putString(b, envError, r.Error)

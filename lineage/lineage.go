@@ -42,7 +42,7 @@ type Refusal struct {
 type Query struct {
 	Pipeline  string
 	Model     string // name, or name@version
-	Status    string // ok or error
+	Status    string // ok, error or late; those late are superseded, and selected all the same
 	Role      string
 	Run       string // job; RunNone selects records that no job made
 	RequestID string

@@ -16,7 +16,7 @@ import (
 type Filter struct {
 	Pipeline string    `query:"pipeline" doc:"only records of this pipeline"`
 	Model    string    `query:"model" doc:"NAME or NAME@VERSION"`
-	Status   string    `query:"status" doc:"ok or error"`
+	Status   string    `query:"status" doc:"ok, error or late"`
 	Role     string    `query:"role" doc:"primary, shadow, member, stage, arm or combiner"`
 	Run      string    `query:"run" doc:"id of a job; - for records that no job made"`
 	Since    time.Time `query:"since" doc:"recorded at or after this time"`

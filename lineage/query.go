@@ -62,8 +62,9 @@ type Totals struct {
 	Records    int64 `json:"records"` // canonical
 	OK         int64 `json:"ok"`
 	Errors     int64 `json:"errors"`
-	Superseded int64 `json:"superseded"` // later records of an id that was there
-	IDReused   int64 `json:"id_reused"`  // canonical, of a request id that came with another input before
+	Late       int64 `json:"late,omitempty"` // what came when the request had been answered without it
+	Superseded int64 `json:"superseded"`     // other later records of an id that was there
+	IDReused   int64 `json:"id_reused"`      // canonical, of a request id that came with another input before
 }
 
 // Count counts what a query selects, without reading inputs and outputs.
@@ -74,7 +75,11 @@ func (r *StreamReader) Count(ctx context.Context, q Query) (Totals, error) {
 	}
 	q.All, q.Follow = true, false
 	err := r.scan(ctx, q, false, 0, events{record: func(rec *Record) (bool, error) {
-		if rec.Superseded {
+		switch {
+		case rec.Status == StatusLate:
+			t.Late++
+			return true, nil
+		case rec.Superseded:
 			t.Superseded++
 			return true, nil
 		}

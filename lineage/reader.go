@@ -249,7 +249,7 @@ func (s *scan) entry(ctx context.Context, e *schemas.Entry) (more bool, err erro
 			key, id = s.dec.ids(i)
 			superseded, reused = s.fold.seen(id), s.fold.reused(key, q.InputDigest)
 		}
-		if !emit || superseded && !s.q.All || !s.matches(c, i) {
+		if !emit || superseded && !s.q.All && s.q.Status != StatusLate || !s.matches(c, i) {
 			continue
 		}
 		s.dec.record(i, &rec)
@@ -294,13 +294,7 @@ func (s *scan) matches(c *sharedContext, i int) bool {
 	if s.q.Role != "" && c.Role != s.q.Role || !s.ref.matches(&c.Context) {
 		return false
 	}
-	switch s.q.Status {
-	case "":
-		return true
-	case StatusOK:
-		return s.dec.ok(i)
-	}
-	return s.q.Status == StatusError && !s.dec.ok(i)
+	return s.q.Status == "" || s.q.Status == s.dec.status(i)
 }
 
 // modelFilter is Query.Model.
@@ -337,9 +331,9 @@ func (q *Query) Check() error {
 		return schemas.FieldErrorf(schemas.Invalid, op, "model", "%q: want NAME or NAME@VERSION; aliases are not recorded", clip(q.Model))
 	}
 	switch q.Status {
-	case "", StatusOK, StatusError:
+	case "", StatusOK, StatusError, StatusLate:
 	default:
-		return schemas.FieldErrorf(schemas.Invalid, op, "status", "%q: want ok or error", clip(q.Status))
+		return schemas.FieldErrorf(schemas.Invalid, op, "status", "%q: want ok, error or late", clip(q.Status))
 	}
 	switch q.Role {
 	case "", RolePrimary, RoleShadow, RoleMember, RoleStage, RoleArm, RoleCombiner:

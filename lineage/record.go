@@ -13,6 +13,9 @@ import (
 const (
 	StatusOK    = "ok"
 	StatusError = "error"
+	// StatusLate: the node came back when the request had been answered without it, with an answer or with an error. The
+	// record that says so when the request was answered, an error of kind expired, lies before it.
+	StatusLate = "late"
 )
 
 // Roles that a node's row can have.

@@ -155,7 +155,7 @@ func TestBadInput(t *testing.T) {
 		{"lineage get nope", "", 1, `no record of request "nope"`},
 		{"lineage count --since tomorrow", "", 2, "want a time such as"},
 		{"lineage tail --since 3x", "", 2, "want a time such as"},
-		{"lineage count --status bad", "", 1, `status: "bad": want ok or error`},
+		{"lineage count --status bad", "", 1, `status: "bad": want ok, error or late`},
 		{"lineage list --limit -3", "", 2, "--limit -3"},
 		{"lineage export x.txt", "", 2, "ends in .parquet or .ndjson"},
 		{"lineage export " + flight + " --format ndjson", "", 1, "exists: choose another name"},

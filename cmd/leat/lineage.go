@@ -39,7 +39,7 @@ func (l *lineageFilter) flags(e *env, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&l.pipeline, "pipeline", "", "only records of this pipeline")
 	f.StringVar(&l.model, "model", "", "only records of this model: NAME or NAME@VERSION")
-	f.StringVar(&l.status, "status", "", "only ok, or only error")
+	f.StringVar(&l.status, "status", "", "only ok, error or late")
 	f.StringVar(&l.role, "role", "", "only this role: primary, shadow, member, stage, arm or combiner")
 	f.StringVar(&l.run, "run", "", "only records of this job; - for records that no job made")
 	f.StringVar(&l.since, "since", "", "recorded at or after: RFC 3339, or so long ago, such as 2h")
@@ -50,7 +50,7 @@ func (l *lineageFilter) flags(e *env, cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("pipeline", func(cmd *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) {
 		return e.completePipelines(cmd, nil, s)
 	})
-	for name, words := range map[string][]string{"status": {"ok", "error"}, "role": {"primary", "shadow", "member", "stage", "arm", "combiner"}} {
+	for name, words := range map[string][]string{"status": {"ok", "error", "late"}, "role": {"primary", "shadow", "member", "stage", "arm", "combiner"}} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
@@ -164,10 +164,13 @@ func (e *env) printRecordLine(b []byte) error {
 		model += " " + madeBy(v.Model, v.Version)
 	}
 	what := string(v.Output)
-	if v.Status != lineage.StatusOK {
+	if v.ErrorKind != "" {
 		what = e.red(v.ErrorKind + ": " + v.Error)
 	}
 	flags := ""
+	if v.Status == lineage.StatusLate {
+		flags += " late"
+	}
 	if v.Superseded {
 		flags += " superseded"
 	}
@@ -303,7 +306,7 @@ func (e *env) printRecord(w io.Writer, v *lineage.View) {
 		status = e.red(v.Status)
 	}
 	fmt.Fprintf(w, "%s  %s\n", e.bold(fmt.Sprintf("request %s, row %d", v.RequestID, v.Row)), status)
-	if v.Status != lineage.StatusOK {
+	if v.ErrorKind != "" {
 		line("error", v.ErrorKind+": "+v.Error)
 		line("error id", v.ErrorID)
 	}
@@ -420,7 +423,7 @@ func lineageCount(e *env) *cobra.Command {
 			}
 			return e.print(t, func(w io.Writer) {
 				n := func(v int64) string { return count(uint64(v)) }
-				grid(w, []string{"RECORDS", "OK", "ERRORS", "SUPERSEDED", "ID REUSED"}, [][]string{{n(t.Records), n(t.OK), n(t.Errors), n(t.Superseded), n(t.IDReused)}})
+				grid(w, []string{"RECORDS", "OK", "ERRORS", "LATE", "SUPERSEDED", "ID REUSED"}, [][]string{{n(t.Records), n(t.OK), n(t.Errors), n(t.Late), n(t.Superseded), n(t.IDReused)}})
 			})
 		},
 	}

@@ -153,6 +153,38 @@ func filters(t *testing.T, b *bench) {
 	if err := r.Scan(t.Context(), lineage.Query{}, func(*lineage.Record) (bool, error) { return true, stop }); !errors.Is(err, stop) {
 		t.Fatalf("fn's error: %v", err)
 	}
+	late(t, s, r, in)
+}
+
+// late: what comes back when its request was answered without it is superseded by the record that said so, and found by its
+// status.
+func late(t *testing.T, s *lineage.Stream, r *lineage.StreamReader, in *schemas.Batch) {
+	t.Helper()
+	c := contextOf("late", "")
+	c.Role, c.Node = lineage.RoleMember, "route/slow"
+	for i, status := range []string{lineage.StatusError, lineage.StatusLate, lineage.StatusLate} {
+		requests(t, s, c, in, min(i, 1), 2, status) // the second of them alone once more
+	}
+	for q, want := range map[lineage.Query]string{
+		{}: "error error", {All: true}: "error error late late", {Status: lineage.StatusLate}: "late late", {Status: lineage.StatusError}: "error error",
+		{Status: lineage.StatusOK}: "",
+	} {
+		q.Pipeline = "late"
+		var got []string
+		for _, rec := range scan(t, r, q) {
+			got = append(got, rec.Status)
+			if rec.Superseded != (rec.Status == lineage.StatusLate) || rec.Output != nil {
+				t.Errorf("%+v: %+v", q, rec.Row)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%+v selects %v, want %s", q, got, want)
+		}
+	}
+	n, err := r.Count(t.Context(), lineage.Query{Pipeline: "late"})
+	if err != nil || n != (lineage.Totals{Records: 2, Errors: 2, Late: 2}) {
+		t.Errorf("%+v, %v", n, err)
+	}
 }
 
 func fold(t *testing.T, b *bench) {

@@ -10,7 +10,7 @@ import sys
 import pyarrow as pa
 
 ENVELOPE = pa.schema([
-    ("context", pa.int32()), ("request", pa.int32()), ("row", pa.int32()), ("ok", pa.bool_()),
+    ("context", pa.int32()), ("request", pa.int32()), ("row", pa.int32()), ("status", pa.uint8()),
     ("error_kind", pa.string()), ("error_id", pa.string()), ("error", pa.string()),
     ("propensity", pa.float64()), ("seed", pa.uint64()), ("batch_size", pa.int32()), ("batch_row", pa.int32()),
     ("queue_ns", pa.int64()), ("score_ns", pa.int64()), ("scored", pa.timestamp("ns", "UTC")),
@@ -51,7 +51,7 @@ def main():
     rows = []
     for r in envelope:
         values = [batches[r[f"{side}_frame"]].slice(r[f"{side}_row"], 1).to_pylist()[0] for side in ("input", "output")]
-        rows.append((context[r["context"]]["pipeline"], request[r["request"]]["request_id"], r["row"], r["ok"], *values))
+        rows.append((context[r["context"]]["pipeline"], request[r["request"]]["request_id"], r["row"], r["status"] == 1, *values))
         print(*rows[-1])
     want = [("fraud", "golden", i, True, {"x0": i, "x1": i + 0.25, "x2": i + 0.5}, {"p0": i / 2}) for i in range(2)]
     if rows != want or request[0]["from_sequence"] != 9 or context[0]["salt"] != list(range(16)):
