@@ -224,6 +224,7 @@ func (d *decoder) record(i int, r *Record) {
 	r.Error = string(e.Column(envError).Text(i))
 	r.Propensity = schemas.Values[float64](e.Column(envPropensity))[i]
 	r.Seed = schemas.Values[uint64](e.Column(envSeed))[i]
+	r.State = schemas.Values[uint64](e.Column(envState))[i]
 	r.BatchSize, r.BatchRow = i32(envBatchSize), i32(envBatchRow)
 	r.Queue = time.Duration(schemas.Values[int64](e.Column(envQueue))[i])
 	r.Score = time.Duration(schemas.Values[int64](e.Column(envScore))[i])

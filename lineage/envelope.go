@@ -21,6 +21,7 @@ var (
 		schemas.Field{Name: "error", Type: schemas.String},
 		schemas.Field{Name: "propensity", Type: schemas.Float64},
 		schemas.Field{Name: "seed", Type: schemas.Uint64},
+		schemas.Field{Name: "state", Type: schemas.Uint64},
 		schemas.Field{Name: "batch_size", Type: schemas.Int32},
 		schemas.Field{Name: "batch_row", Type: schemas.Int32},
 		schemas.Field{Name: "queue_ns", Type: schemas.Int64},
@@ -67,8 +68,8 @@ var (
 // Columns of EnvelopeSchema, ContextSchema and RequestSchema that the code speaks of by number.
 const (
 	envContext, envRequest, envRow, envStatus, envErrorKind, envErrorID, envError, envPropensity, envSeed = 0, 1, 2, 3, 4, 5, 6, 7, 8
-	envBatchSize, envBatchRow, envQueue, envScore, envScored                                              = 9, 10, 11, 12, 13
-	envInFrame, envInRow, envOutFrame, envOutRow                                                          = 14, 15, 16, 17
+	envState, envBatchSize, envBatchRow, envQueue, envScore, envScored                                    = 9, 10, 11, 12, 13, 14
+	envInFrame, envInRow, envOutFrame, envOutRow                                                          = 15, 16, 17, 18
 
 	ctxVersion, ctxWithheld, ctxSalt = 8, 13, 14
 
@@ -146,6 +147,7 @@ func appendEnvelope(b *schemas.Batch, ctx, req int32, r *Row, inFrame, inRow, ou
 	fillString(b, envError, r.Error, n)
 	fill(b, envPropensity, r.Propensity, 0, n)
 	fill(b, envSeed, r.Seed, 0, n)
+	fill(b, envState, r.State, 0, n)
 	fill(b, envBatchSize, r.BatchSize, 0, n)
 	fill(b, envBatchRow, r.BatchRow, 1, n)
 	fill(b, envQueue, int64(r.Queue), 0, n)
@@ -180,6 +182,7 @@ func appendOne(b *schemas.Batch, ctx, req int32, r *Row, status uint8, inFrame, 
 	putString(b, envError, r.Error)
 	put(b, envPropensity, r.Propensity)
 	put(b, envSeed, r.Seed)
+	put(b, envState, r.State)
 	put(b, envBatchSize, r.BatchSize)
 	put(b, envBatchRow, r.BatchRow)
 	put(b, envQueue, int64(r.Queue))

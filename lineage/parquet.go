@@ -28,7 +28,7 @@ var parquetSchema = schemas.MustSchema(
 	text("record_id"), text("request_id"), number("row", schemas.Int32), number("attempt", schemas.Int32),
 	text("trace_id"), text("parent_id"), text("principal"), text("via"), text("from"),
 	text("pipeline"), text("revision"), text("node"), text("role"), text("arm"),
-	number("propensity", schemas.Float64), number("seed", schemas.Uint64),
+	number("propensity", schemas.Float64), number("seed", schemas.Uint64), number("state", schemas.Uint64),
 	text("model"), number("version", schemas.Int32), text("digest"), text("run"),
 	text("input_digest"), text("in_schema"), text("out_schema"), text("salt"), text("withheld"),
 	text("runtime"), text("cpu"), number("batch_size", schemas.Int32), number("batch_row", schemas.Int32),
@@ -338,7 +338,8 @@ func (p *parquetWriter) appendHead(r *Record) {
 	str(r.TraceID, r.ParentID, r.Principal, r.Via, r.From.String(), r.Pipeline, r.Revision, r.Node, r.Role, r.Arm)
 	put(b, i, r.Propensity)
 	put(b, i+1, r.Seed)
-	i += 2
+	put(b, i+2, r.State)
+	i += 3
 	str(r.Model)
 	i32(int32(r.Version))
 	str(r.Digest, r.Run)

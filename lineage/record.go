@@ -64,6 +64,7 @@ type Row struct {
 	Error       string // one line, without internals
 	Propensity  float64
 	Seed        uint64
+	State       uint64 // of a bandit: position in this log of the last feedback that it knew; 0: of none
 	BatchSize   int32
 	BatchRow    int32
 	Queue       time.Duration

@@ -34,6 +34,7 @@ type View struct {
 	Arm         string          `json:"arm,omitempty"`
 	Propensity  float64         `json:"propensity"`
 	Seed        uint64          `json:"seed"`
+	State       uint64          `json:"state,omitempty"` // of a bandit: position of the last feedback that it knew
 	Model       string          `json:"model,omitempty"`
 	Version     int             `json:"version,omitempty"`
 	Digest      string          `json:"digest,omitempty"`
@@ -71,7 +72,7 @@ func (r *Record) View() View {
 	v := View{
 		RecordID: hex.EncodeToString(r.RecordID[:]), RequestID: r.RequestID, Row: r.Row.Row, Attempt: r.Attempt,
 		TraceID: r.TraceID, ParentID: r.ParentID, Principal: r.Principal, Via: r.Via, From: r.From.String(),
-		Pipeline: r.Pipeline, Revision: r.Revision, Node: r.Node, Role: r.Role, Arm: r.Arm, Propensity: r.Propensity, Seed: r.Seed,
+		Pipeline: r.Pipeline, Revision: r.Revision, Node: r.Node, Role: r.Role, Arm: r.Arm, Propensity: r.Propensity, Seed: r.Seed, State: r.State,
 		Model: r.Model, Version: r.Version, Digest: r.Digest, Run: r.Run, InputDigest: hex.EncodeToString(r.InputDigest[:]),
 		Masked: r.Masked, Dropped: r.Dropped, Runtime: r.Runtime, CPU: r.CPU, BatchSize: r.BatchSize, BatchRow: r.BatchRow,
 		Status: r.Status, ErrorKind: r.ErrorKind, ErrorID: r.ErrorID, Error: r.Error,

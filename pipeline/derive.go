@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -20,12 +21,13 @@ type Derived struct {
 }
 
 // Derive makes the decisions of one request again, row by row, from its records under a revision: splits by the recorded
-// seed, conditions by the recorded input and by what models are recorded to have answered; no model is run. sigs are the
+// seed, bandits by the recorded seed and the state that they had then, conditions by the recorded input and by what models are
+// recorded to have answered; no model is run. states returns the state of a bandit, by its node path, at a position of the log. sigs are the
 // signatures of the revision's models by node path. The decisions come in the order of rows and of the route.
 //
 // Invalid: a record keeps back what the route decides by (mask, drop), or is not of this revision. A forced choice cannot
 // be derived; it is equal to itself.
-func Derive(rev *Revision, sigs map[string]schemas.Signature, records []*lineage.Record) ([]Derived, error) {
+func Derive(rev *Revision, sigs map[string]schemas.Signature, records []*lineage.Record, states States) ([]Derived, error) {
 	const op = "pipeline.Derive"
 	c := &checker{}
 	g := buildGraph(c, &rev.Spec, sigs)
@@ -49,7 +51,7 @@ func Derive(rev *Revision, sigs map[string]schemas.Signature, records []*lineage
 	slices.Sort(rows)
 	var all []Derived
 	for _, row := range rows {
-		ds, err := g.derive(row, byRow[row])
+		ds, err := g.derive(row, byRow[row], states)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +61,7 @@ func Derive(rev *Revision, sigs map[string]schemas.Signature, records []*lineage
 }
 
 // derive is Derive for one row.
-func (g *graph) derive(row int32, recs map[string]*lineage.Record) ([]Derived, error) {
+func (g *graph) derive(row int32, recs map[string]*lineage.Record, states States) ([]Derived, error) {
 	const op = "pipeline.Derive"
 	root := recs[RootPath]
 	if root == nil {
@@ -71,8 +73,11 @@ func (g *graph) derive(row int32, recs map[string]*lineage.Record) ([]Derived, e
 	in, out := schemas.NewBatch(g.in), schemas.NewBatch(g.out)
 	in.AppendRange(root.Input, root.InputRow, root.InputRow+1)
 	t := &trace{by: []int32{-1}, failed: []*schemas.Error{nil}}
-	f := &flow{trace: t, ctx: context.Background(), g: g, past: &past{g, recs}, host: func(err error) *schemas.Error { return schemas.AsError(op, err) }}
+	f := &flow{trace: t, ctx: context.Background(), g: g, past: &past{g: g, recs: recs, states: states}, host: func(err error) *schemas.Error { return schemas.AsError(op, err) }}
 	f.run(g.root, in, []int32{0}, out)
+	if f.past.err != nil {
+		return nil, f.past.err
+	}
 	var ds []Derived
 	came := map[string]bool{}
 	for _, v := range t.visitsOf(0) {
@@ -83,7 +88,7 @@ func (g *graph) derive(row int32, recs map[string]*lineage.Record) ([]Derived, e
 			d.Derived = n.arms[v.arm]
 		}
 		if r := recs[n.path]; r != nil {
-			d.Recorded, d.Propensity, d.Equal = r.Arm, r.Propensity, r.Arm == d.Derived
+			d.Recorded, d.Propensity, d.Equal = r.Arm, r.Propensity, r.Arm == d.Derived && r.Propensity == v.propensity
 		}
 		if v.arm >= 0 || !d.Equal {
 			ds = append(ds, d)
@@ -100,12 +105,44 @@ func (g *graph) derive(row int32, recs map[string]*lineage.Record) ([]Derived, e
 
 // past is what is recorded of a row, by node path.
 type past struct {
-	g    *graph
-	recs map[string]*lineage.Record
+	g      *graph
+	recs   map[string]*lineage.Record
+	states States
+	err    error // why a state is not to be had
+}
+
+// States returns what the bandit at a node path knew once the log had been read to a position; 0: nothing. The plan is the one that
+// decided.
+type States func(node string, spec *Bandit, plan *route.Plan, position uint64) (*route.State, error)
+
+// state returns the state that a bandit is recorded to have decided by, and puts the recorded seed into the visit; nil if
+// there is none.
+func (p *past) state(b *bandit, v *visit) *route.State {
+	r := p.recs[b.path]
+	if r == nil {
+		v.arm = 0 // nobody came here, which the caller sees by the record that is missing
+		return nil
+	}
+	v.seed, v.state = r.Seed, r.State
+	if r.State == 0 {
+		return route.NewFold(b.plan).State()
+	}
+	if p.states == nil {
+		p.err = schemas.Errorf(schemas.Unavailable, "pipeline.Derive", "node %s: what the bandit knew is in the lineage, which cannot be read here", b.path)
+		return nil
+	}
+	s, err := p.states(b.path, b.spec, b.plan, r.State)
+	if err != nil {
+		p.err = err
+	}
+	return s
 }
 
 // answer appends the recorded answer of a model: its own, or that of the nearest node above that has one.
 func (p *past) answer(f *flow, n *nodeFacts, ids []int32, first int, out *schemas.Batch) {
+	if len(ids) == 0 { // the row has failed at a step before
+		return
+	}
 	f.by[ids[0]] = int32(n.index)
 	if r := p.recs[n.path]; r != nil && r.Status == lineage.StatusOK {
 		for path := n.path; ; path = path[:strings.LastIndexByte(path, '/')] {

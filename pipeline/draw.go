@@ -186,6 +186,8 @@ func sketchNode(n *Node, path string, models map[string]string) sketch {
 		s.notes = []string{"makes " + listed(sortedKeys(n.Transform.Columns), 6)}
 	case n.Ensemble != nil:
 		s.notes = n.Ensemble.drawn()
+	case n.Bandit != nil:
+		s.notes = n.Bandit.drawn()
 	}
 	for i, c := range n.below() {
 		b := sketchNode(c.node, path+"/"+c.name, models)
@@ -209,6 +211,18 @@ func (s *Split) drawn() []string {
 	}
 	if s.Forced {
 		notes = append(notes, "or forced")
+	}
+	return notes
+}
+
+func (b *Bandit) drawn() []string {
+	notes := []string{b.Policy}
+	if len(b.Context) > 0 {
+		notes = append(notes, "by "+listed(b.Context, 6))
+	}
+	notes = append(notes, "rewarded "+shortened(b.Reward))
+	if b.MinimumShare > 0 {
+		notes = append(notes, fmt.Sprintf("at least %v %% each", b.MinimumShare*100))
 	}
 	return notes
 }

@@ -35,7 +35,15 @@ route:
               quorum: 1
               members:
                 - {name: one, weight: 1, model: small}
-                - {name: two, weight: 3, required: true, model: large}
+                - name: two
+                  weight: 3
+                  required: true
+                  bandit:
+                    policy: lin_thompson
+                    reward: feedback.label == 1.0
+                    context: [size, speed]
+                    minimum_share: 0.025
+                    arms: [{name: left, model: large}, {name: right, model: small}]
 `
 
 func revisionOf(t *testing.T, text string) *Revision {

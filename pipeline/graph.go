@@ -22,6 +22,8 @@ type graph struct {
 	nodes []*nodeFacts // by index, parents before children
 	in    *schemas.Schema
 	out   *schemas.Schema
+
+	bandits []*bandit
 }
 
 // nodeFacts are what all kinds of nodes have.
@@ -78,7 +80,10 @@ type visit struct {
 	kept       int32 // row of trace.outs[keptIn] that holds the node's answer; only if keptIn >= 0
 	keptIn     int32 // -1: the answer is that of the node above
 	propensity float64
-	seed       uint64        // what a split chose by
+	seed       uint64 // what a split or a bandit chose by
+	state      uint64 // position of the state that a bandit chose by
+	seen       int32  // row of trace.seen[seenIn] that it chose by; only if seenIn >= 0
+	seenIn     int32
 	took       time.Duration // of a model's run
 	err        *schemas.Error
 }
@@ -91,6 +96,7 @@ type trace struct {
 	failed []*schemas.Error
 	outs   []*schemas.Batch
 	of     []*nodeFacts // whose pool a batch of outs belongs to
+	seen   []seen
 	sorted bool
 
 	flow flow // scratch of graph.score
@@ -101,9 +107,13 @@ func (t *trace) reset() {
 	for i, b := range t.outs {
 		t.of[i].free(b)
 	}
+	for _, s := range t.seen {
+		s.of.free(s.rows, nil)
+	}
 	clear(t.outs)
 	clear(t.failed)
-	*t = trace{visits: t.visits[:0], passes: t.passes[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], ids: t.ids[:0]}
+	clear(t.seen)
+	*t = trace{visits: t.visits[:0], passes: t.passes[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], seen: t.seen[:0], ids: t.ids[:0]}
 }
 
 // sort brings visits into the order of rows; those of one row stay in the order in which it came by.
@@ -153,7 +163,7 @@ func (f *flow) enter(n *nodeFacts, ids []int32) (first int) {
 	first = len(f.visits)
 	f.passes = append(f.passes, pass{node: int32(n.index), rows: int32(len(ids)), first: int32(first), took: -1})
 	for i, row := range ids {
-		f.visits = append(f.visits, visit{row: row, node: int32(n.index), arm: -1, keptIn: -1, propensity: 1, batch: int32(len(ids)), at: int32(i)})
+		f.visits = append(f.visits, visit{row: row, node: int32(n.index), arm: -1, keptIn: -1, seenIn: -1, propensity: 1, batch: int32(len(ids)), at: int32(i)})
 	}
 	return first
 }

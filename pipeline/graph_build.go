@@ -84,6 +84,8 @@ func (b *builder) build(n *Node, path, at, role string, env *schemas.Schema) gra
 		node = b.ensemble(n, facts, at, env)
 	case n.Cascade != nil:
 		node = b.cascade(n, facts, at, env)
+	case n.Bandit != nil:
+		node = b.bandit(n, facts, at, env)
 	}
 	if node != nil {
 		b.graph.nodes[facts.index] = node.facts()

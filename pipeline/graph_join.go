@@ -244,7 +244,7 @@ func (n *ensembleNode) missing(all []asked, row int32, who uint64) error {
 // adopt takes over what a member's flow has noted, and its answers.
 func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
 	a.f.keep(member, a.out, 0)
-	at := int32(len(f.outs))
+	at, sees := int32(len(f.outs)), int32(len(f.seen))
 	for i := range a.f.visits {
 		v := &a.f.visits[i]
 		if v.node == int32(member.index) && v.err == nil { // those below have it from there
@@ -252,6 +252,9 @@ func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
 		}
 		if v.keptIn >= 0 {
 			v.keptIn += at
+		}
+		if v.seenIn >= 0 {
+			v.seenIn += sees
 		}
 	}
 	first := int32(len(f.visits))
@@ -262,4 +265,5 @@ func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
 	f.visits = append(f.visits, a.f.visits...)
 	f.outs = append(f.outs, a.f.outs...)
 	f.of = append(f.of, a.f.of...)
+	f.seen = append(f.seen, a.f.seen...)
 }

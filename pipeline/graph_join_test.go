@@ -42,7 +42,7 @@ route:
 		t.Fatalf("models of %v", rev.Models)
 	}
 	for _, id := range []string{"r1", "r2"} {
-		ds, err := pipeline.Derive(rev, sigs, p.records(lineage.Query{RequestID: id}))
+		ds, err := pipeline.Derive(rev, sigs, p.records(lineage.Query{RequestID: id}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

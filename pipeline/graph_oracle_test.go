@@ -2,11 +2,14 @@ package pipeline
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline/route"
@@ -23,6 +26,8 @@ type oracle struct {
 	models   map[string]scorers.Scorer
 	header   schemas.Header // of the request
 	id       string
+	row      int
+	states   map[string]*route.State // of bandits, by node path
 }
 
 type record map[string]any // by column; nil is a null
@@ -72,6 +77,14 @@ func (o *oracle) eval(n *Node, path, role string, row record) fate {
 		i, p := o.arm(n.Split, path, row)
 		own.arm, own.propensity = n.Split.Arms[i].Name, p
 		pass(o.eval(&n.Split.Arms[i].Node, path+"/"+own.arm, lineage.RoleArm, row))
+	case n.Bandit != nil:
+		i, p, ok := o.learnt(n.Bandit, path, row)
+		if !ok {
+			f.failed, f.kind = true, schemas.Invalid
+			break
+		}
+		own.arm, own.propensity = n.Bandit.Arms[i].Name, p
+		pass(o.eval(&n.Bandit.Arms[i].Node, path+"/"+own.arm, lineage.RoleArm, row))
 	case n.Switch != nil:
 		i := slices.IndexFunc(n.Switch, func(c Case) bool { return c.When == "" || holds(c.When, row, nil) })
 		own.arm = n.Switch[i].Name
@@ -178,6 +191,31 @@ func (o *oracle) arm(s *Split, path string, row record) (int, float64) {
 	}
 	i := split.Arm([]byte(cmp.Or(key, o.id)))
 	return i, float64(weights[i]) / 10_000
+}
+
+// learnt is what a bandit chooses; false: it cannot.
+func (o *oracle) learnt(b *Bandit, path string, row record) (int, float64, bool) {
+	var context []float64
+	for _, c := range b.Context {
+		switch v := row[c].(type) {
+		case nil:
+			return 0, 0, false
+		case bool:
+			context = append(context, map[bool]float64{true: 1}[v])
+		default:
+			context = append(context, number(v))
+		}
+	}
+	plan, err := b.plan()
+	if err != nil {
+		panic(err)
+	}
+	var seed xxhash.Digest
+	seed.ResetWithSeed(xxhash.Sum64String(o.pipeline + "/" + path))
+	_, _ = seed.WriteString(o.id)
+	_, _ = seed.Write(binary.LittleEndian.AppendUint32(nil, uint32(o.row)))
+	d, err := route.Decide(plan, seed.Sum64(), context, o.states[path])
+	return d.Arm, d.Propensity, err == nil
 }
 
 // join makes one answer of the members'.

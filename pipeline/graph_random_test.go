@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers"
@@ -201,7 +202,7 @@ func (g *grower) some(names []string, most int) []string {
 // node makes a node that sees the columns of env and answers with those of want.
 func (g *grower) node(path string, depth int, env, want []string) Node {
 	g.left--
-	kind := g.IntN(8)
+	kind := g.IntN(9)
 	if depth == 1 || g.left <= 0 {
 		kind = g.IntN(8) / 6
 	}
@@ -253,6 +254,8 @@ func (g *grower) node(path string, depth int, env, want []string) Node {
 			stages = append(stages, s)
 		}
 		return Node{Cascade: stages}
+	case 8:
+		return g.bandit(path, depth, env, want)
 	}
 	return g.model(path, env, want)
 }
@@ -307,6 +310,48 @@ func (g *grower) split(path string, depth int, env, want []string) Node {
 		s.Arms = append(s.Arms, a)
 	}
 	return Node{Split: s}
+}
+
+func (g *grower) bandit(path string, depth int, env, want []string) Node {
+	b := &Bandit{Policy: pick(g, route.Policies()), Reward: "feedback.reward", MinimumShare: pick(g, []float64{0, 0, 0.01, 0.25})}
+	switch b.Policy {
+	case "linucb", "lin_thompson":
+		numbers := slices.DeleteFunc(slices.Clone(env), func(name string) bool { return typeOf(name) == schemas.String })
+		b.Context = g.some(numbers, 3)
+	case "epsilon_greedy":
+		e := pick(g, []float64{0, 0.1, 1})
+		b.Epsilon = &e
+	}
+	if b.Policy != "epsilon_greedy" && b.Policy != "ucb1" && b.Policy != "linucb" {
+		b.Draws = 1 + g.IntN(50)
+	}
+	for i := range 2 + g.IntN(2) {
+		a := BanditArm{Name: fmt.Sprint("b", i)}
+		a.Node = g.node(path+"/"+a.Name, depth-1, env, want)
+		b.Arms = append(b.Arms, a)
+	}
+	return Node{Bandit: b}
+}
+
+// learn gives the bandits of a graph some rewards, and returns what they then know.
+func (g *grower) learn(gr *graph) map[string]*route.State {
+	states := map[string]*route.State{}
+	for _, b := range gr.bandits {
+		f := route.NewFold(b.plan)
+		for i := range g.IntN(12) {
+			r := route.Reward{Position: uint64(i/3 + 1), Index: uint32(i % 3), DecisionID: [32]byte{byte(i)}, Value: float64(g.IntN(9)) / 8}
+			r.Arm = pick(g, b.plan.Bandit().Arms)
+			for range b.spec.Context {
+				r.Context = append(r.Context, float64(g.IntN(40))/8)
+			}
+			if o, err := f.Apply(r); err != nil || o != route.Counted {
+				panic(fmt.Sprint(o, err))
+			}
+		}
+		states[b.path] = f.State()
+		b.state.Store(states[b.path])
+	}
+	return states
 }
 
 func (g *grower) sequence(path string, depth int, env, want []string) Node {

@@ -93,8 +93,8 @@ type visitor struct {
 }
 
 // record adds the records of row at of the trace: that of the root, with the input and the answer, then those of the nodes
-// that it came by, in that order. A node's answer is stored where it is not the one of the node above; its input is never,
-// since it follows from those. failed says why the request of the row has no answer, nil if it has one.
+// that it came by, in that order. A node's answer is stored where it is not the one of the node above; its input is not, since it
+// follows from those, but for the context of a bandit, which learns from it. failed says why the request of the row has no answer, nil if it has one.
 func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *schemas.Batch, inRow int, out *schemas.Batch, outRow int) error {
 	t := x.trace
 	t.sort()
@@ -104,7 +104,7 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 		v := &vs[k]
 		*row = *env
 		row.BatchSize, row.BatchRow = v.batch, v.at
-		row.Propensity, row.Seed = v.propensity, v.seed
+		row.Propensity, row.Seed, row.State = v.propensity, v.seed, v.state
 		n := x.rev.route.nodes[v.node]
 		ctx := x.context(n, v, t.by[at])
 		if v.node == 0 {
@@ -123,7 +123,11 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 		if e != nil {
 			errored(row, e)
 		}
-		err := x.recs.Add(ctx, row, nil, 0, kept, int(v.kept))
+		var by *schemas.Batch
+		if v.seenIn >= 0 {
+			by = t.seen[v.seenIn].rows
+		}
+		err := x.recs.Add(ctx, row, by, int(v.seen), kept, int(v.kept))
 		if err != nil { // the answer stands; what the node made is too large to be kept
 			errored(row, x.public(err))
 			err = x.recs.Add(ctx, row, nil, 0, nil, 0)

@@ -290,7 +290,7 @@ route:
 	decisions, forced := 0, 0
 	seenArms := map[string]int{}
 	for id, recs := range by {
-		ds, err := pipeline.Derive(rev, sigs, recs)
+		ds, err := pipeline.Derive(rev, sigs, recs, nil)
 		if err != nil {
 			t.Fatal(id, err)
 		}
@@ -315,7 +315,7 @@ route:
 			for _, r := range recs {
 				if old := *r; r.Node == "route/part" && r.Propensity > 0 {
 					tamper(r)
-					ds, err := pipeline.Derive(rev, sigs, recs)
+					ds, err := pipeline.Derive(rev, sigs, recs, nil)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers"
 )
@@ -39,6 +40,9 @@ type trial struct {
 	c     *compiled
 	door  *door
 	asked []*asking
+
+	sigs   map[string]schemas.Signature
+	states map[string]*route.State
 }
 
 func newTrial(t *testing.T, seed uint64) *trial {
@@ -59,6 +63,7 @@ func newTrial(t *testing.T, seed uint64) *trial {
 	if gr == nil {
 		x.wrong("%v", check.faults.Err("test"))
 	}
+	x.sigs, x.states = g.sigs, g.learn(gr)
 	h := &Host{Deps: Deps{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}}
 	p := &processor{host: h, name: "p"}
 	x.c = &compiled{rev: &Revision{Revision: "r", Spec: x.spec}, route: gr, by: answeredBy("p", 0, "r"), held: []*model{{}}}
@@ -87,8 +92,9 @@ func (x *trial) request(g *grower, id string) *asking {
 		h[schemas.HeaderArm] = []string{pick(g, arms)}
 	}
 	a := &asking{item: item{door: x.door, rev: x.c, d: &connectors.Delivery{Message: schemas.Message{Header: h}}, id: id}}
-	o := &oracle{pipeline: "p", models: g.models, header: h, id: id}
-	for range 1 + g.IntN(20) {
+	o := &oracle{pipeline: "p", models: g.models, header: h, id: id, states: x.states}
+	for i := range 1 + g.IntN(20) {
+		o.row = i
 		row := record{}
 		for _, f := range x.c.route.in.Fields() {
 			if f.Nullable && g.chance(8) {
@@ -120,8 +126,8 @@ func (x *trial) wrong(format string, args ...any) {
 	x.Fatalf("seed %d: %s\n%s", x.seed, fmt.Sprintf(format, args...), spec)
 }
 
-// score runs requests as one batch and checks what comes of it: the answers, and, if told is set, what is recorded.
-func (x *trial) score(asked []*asking, told bool) {
+// ran runs requests as one batch.
+func (x *trial) ran(asked []*asking) *run {
 	r := x.c.newRun()
 	for _, a := range asked {
 		it := a.item
@@ -140,6 +146,12 @@ func (x *trial) score(asked []*asking, told bool) {
 		x.wrong("%v", err)
 	}
 	r.trace.sort()
+	return r
+}
+
+// score runs requests as one batch and checks what comes of it: the answers, and, if told is set, what is recorded.
+func (x *trial) score(asked []*asking, told bool) {
+	r := x.ran(asked)
 	l := &line{c: x.door.commit}
 	l.mu.open = &unit{}
 	records := 0
@@ -356,4 +368,107 @@ func TestGraphConcurrent(t *testing.T) {
 		}
 		wg.Wait()
 	}
+}
+
+// recorded returns what the lineage would hold of a request, with the rows numbered through the run.
+func (x *trial) recorded(r *run, it *item) (recs []*lineage.Record) {
+	w := &visitor{rev: x.c, trace: &r.trace}
+	for i := it.from; i < it.to; i++ {
+		vs := r.trace.visitsOf(i)
+		for k := range vs {
+			v := &vs[k]
+			rec := &lineage.Record{Context: *w.context(x.c.route.nodes[v.node], v, r.trace.by[i])}
+			rec.RequestID, rec.Row.Row, rec.Status = it.id, int32(i), lineage.StatusOK
+			rec.Propensity, rec.Seed, rec.State = v.propensity, v.seed, v.state
+			err := it.err
+			if v.node == 0 {
+				rec.Input, rec.InputRow, rec.Output, rec.OutputRow = r.in, i, r.out, i
+			} else {
+				if rec.Output, err = w.rev.route.cameOf(w.trace, vs, k, it.err); rec.Output != nil {
+					rec.OutputRow = int(v.kept)
+				}
+				if v.seenIn >= 0 {
+					rec.Input, rec.InputRow = r.trace.seen[v.seenIn].rows, int(v.seen)
+				}
+			}
+			if err != nil {
+				rec.Status, rec.Output = lineage.StatusError, nil
+			}
+			recs = append(recs, rec)
+		}
+	}
+	return recs
+}
+
+// TestEverythingIsDerivedAgain: 100,000 decisions of random routes over random requests come out again, to the bit, from what
+// is recorded of them.
+func TestEverythingIsDerivedAgain(t *testing.T) {
+	want := int64(100_000)
+	if testing.Short() || underRace {
+		want = 20_000
+	}
+	var next atomic.Uint64
+	var decisions atomic.Int64
+	var kinds [3]atomic.Int64
+	for w := range runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint(w), func(t *testing.T) {
+			t.Parallel()
+			for decisions.Load() < want {
+				x := newTrial(t, 1_000_000+next.Add(1))
+				for round := range 8 { // the same rows of other requests
+					for _, a := range x.asked {
+						a.item.id = fmt.Sprint(a.item.id[:2], "-", round)
+					}
+					r := x.ran(x.asked)
+					var recs []*lineage.Record
+					for i := range r.items {
+						if it := &r.items[i]; it.err == nil { // what a failed request answered is not recorded
+							recs = append(recs, x.recorded(r, it)...)
+						}
+					}
+					decisions.Add(int64(x.derives(x.c.rev, recs, &kinds)))
+					x.c.batcher.free(r)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		for i, k := range []string{"split", "switch", "bandit"} {
+			if n := kinds[i].Load(); n < want/50 {
+				t.Errorf("%d decisions of a %s", n, k)
+			}
+		}
+		t.Logf("%d decisions: %d of splits, %d of switches, %d of bandits", decisions.Load(), kinds[0].Load(), kinds[1].Load(), kinds[2].Load())
+	})
+}
+
+// derives fails unless all decisions come out again, and returns how many there are.
+func (x *trial) derives(rev *Revision, recs []*lineage.Record, kinds *[3]atomic.Int64) int {
+	ds, err := Derive(rev, x.sigs, recs, func(node string, _ *Bandit, _ *route.Plan, position uint64) (*route.State, error) {
+		s := x.states[node]
+		if at, _ := s.Position(); at != position {
+			x.wrong("%s: state at %d, want %d", node, position, at)
+		}
+		return s, nil
+	})
+	if err != nil {
+		x.wrong("%v", err)
+	}
+	of := map[string]int{}
+	x.spec.Route.Walk(RootPath, RootPath, func(path, _ string, n *Node) {
+		for i, is := range []bool{n.Split != nil, n.Switch != nil, n.Bandit != nil} {
+			if is {
+				of[path] = i + 1
+			}
+		}
+	})
+	for _, d := range ds {
+		if !d.Equal {
+			x.wrong("%+v", d)
+		}
+		if k := of[d.Node]; k > 0 {
+			kinds[k-1].Add(1)
+		}
+	}
+	return len(ds)
 }

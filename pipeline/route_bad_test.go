@@ -86,6 +86,10 @@ func made(name, cel, then string) string {
 	return "route: {sequence: [{name: make, transform: {columns: {" + name + ": '" + cel + "'}}}, {name: ask, model: " + then + "}]}"
 }
 
+func armed(how, a, b string) string {
+	return "route: {bandit: {" + how + ", arms: [{name: a, model: " + a + "}, {name: b, model: " + b + "}]}}"
+}
+
 // nested puts splits around a node.
 func nested(deep int, node string) string {
 	for range deep {
@@ -112,8 +116,8 @@ var badRoutes = []struct {
 	{"no arms", "route: {split: {}}", []string{`line 4: route.split.arms: no arms: a split has at least two`}, true},
 	{"empty arms", "route: {split: {arms: []}}", []string{`line 4: route.split.arms: no arms: a split has at least two`}, true},
 	{"one arm", "route: {split: {arms: [{name: a, weight: 100, model: risk}]}}", []string{`line 4: route.split.arms: 1 arm: a split has at least two`}, true},
-	{"arms as a map", "route: {split: {arms: {a: 50, b: 50}}}", []string{`line 4: route.split.arms: want a list of maps with name, weight, model, split, switch, sequence, transform, ensemble, cascade, got a map`}, true},
-	{"arms as names", "route: {split: {arms: [a, b]}}", []string{`line 4: route.split.arms[0]: want a map with name, weight, model, split, switch, sequence, transform, ensemble, cascade, got text ("a")`, `line 4: route.split.arms[1]: want a map with name, weight, model, split, switch, sequence, transform, ensemble, cascade, got text ("b")`}, true},
+	{"arms as a map", "route: {split: {arms: {a: 50, b: 50}}}", []string{`line 4: route.split.arms: want a list of maps with name, weight, model, split, switch, sequence, transform, ensemble, cascade, bandit, got a map`}, true},
+	{"arms as names", "route: {split: {arms: [a, b]}}", []string{`line 4: route.split.arms[0]: want a map with name, weight, model, split, switch, sequence, transform, ensemble, cascade, bandit, got text ("a")`, `line 4: route.split.arms[1]: want a map with name, weight, model, split, switch, sequence, transform, ensemble, cascade, bandit, got text ("b")`}, true},
 	{"names twice", "route:\n  split:\n    arms:\n      - {name: a, weight: 50, model: risk}\n      - {name: a, weight: 50, model: risk}", []string{`line 8: route.split.arms[1].name: "a" is the name of route.split.arms[0] too; siblings have names of their own`}, false},
 	{"no name", "route: {split: {arms: [{weight: 50, model: risk}, {name: b, weight: 50, model: risk}]}}", []string{`line 4: route.split.arms[0].name: missing; it names the node in records and metrics`}, true},
 	{"name upper", "route: {split: {arms: [{name: A_1, weight: 50, model: risk}, {name: b, weight: 50, model: risk}]}}", []string{`line 4: route.split.arms[0].name: node name "A_1": want a lower-case letter, then up to 62 of a-z, 0-9 and '-'`}, true},
@@ -132,13 +136,13 @@ var badRoutes = []struct {
 	{"key of another kind", split("", "when: 'true', model: risk", "model: risk"), []string{`line 4: route.split.arms[0].when: unknown key; want one of name, weight, model, split`}, true},
 	{"kind misspelt in an arm", split("", "modle: risk", "model: risk"), []string{`line 4: route.split.arms[0].modle: unknown key; did you mean "model"?`}, true},
 	{"arm without a node", "route: {split: {arms: [{name: a, weight: 50}, {name: b, weight: 50, model: risk}]}}", []string{`line 4: route.split.arms[0]: names nothing to run; want one of model, split, switch, sequence, transform, ensemble, cascade`}, true},
-	{"kind that is not built", "route: {bandit: {arms: []}}", []string{`line 4: route.bandit: unknown key; want one of model, split, switch, sequence, transform, ensemble, cascade`}, true},
+	{"kind that is not built", "route: {magic: {arms: []}}", []string{`line 4: route.magic: unknown key; want one of model, split, switch, sequence, transform, ensemble, cascade, bandit`}, true},
 	{"two kinds", "route:\n  model: risk\n  transform: {columns: {a: '1'}}", []string{`line 4: route: has model and transform; a node has exactly one of model, split`}, true},
 	{"two kinds in an arm", split("", "model: risk, sequence: []", "model: risk"), []string{`line 4: route.split.arms[0]: has model and sequence; a node has exactly one of`}, true},
 	{"model of an arm", split("", "model: Risk", "model: risk@0"), []string{`line 4: route.split.arms[0].model: model name "Risk": want a lower-case letter`, `line 4: route.split.arms[1].model: model "risk@0": versions count from 1`}, true},
 	{"no cases", "route: {switch: []}", []string{`line 4: route.switch: no cases: a switch has at least two, the last without when`}, true},
 	{"one case", "route: {switch: [{name: a, model: risk}]}", []string{`line 4: route.switch: 1 case: a switch has at least two, the last without when`}, true},
-	{"cases as a map", "route: {switch: {cases: []}}", []string{`line 4: route.switch: want a list of maps with name, when, model, split, switch, sequence, transform, ensemble, cascade, got a map`}, true},
+	{"cases as a map", "route: {switch: {cases: []}}", []string{`line 4: route.switch: want a list of maps with name, when, model, split, switch, sequence, transform, ensemble, cascade, bandit, got a map`}, true},
 	{"no last case", "route:\n  switch:\n    - {name: a, when: input.amount > 1.0, model: risk}\n    - {name: b, when: input.amount <= 1.0, model: risk}", []string{`line 7: route.switch[1].when: the last case takes all rows that are left; leave when out, or add a case behind it`}, false},
 	{"case without when", "route: {switch: [{name: a, model: risk}, {name: b, when: input.amount > 1.0, model: risk}, {name: c, model: risk}]}", []string{`line 4: route.switch[0].when: missing; only the last case goes without, and those behind it are never reached`}, false},
 	{"when as a bool", "route: {switch: [{name: a, when: true, model: risk}, {name: b, model: risk}]}", []string{`line 4: route.switch[0].when: want text, got true or false: write "true" in quotes`}, true},
@@ -176,6 +180,24 @@ var badRoutes = []struct {
 	{"stage without accept", "route: {cascade: [{name: a, model: risk}, {name: b, model: risk}]}", []string{`line 4: route.cascade[0].accept: missing; without it every answer stands, and the stages behind it are never reached`}, false},
 	{"accept always", stages("true", "risk", "deep"), []string{`line 4: route.cascade[0].accept: always true; those behind the stage are never reached`}, false},
 	{"accept misspelt", "route: {cascade: [{name: a, acept: output.label == 1, model: risk}, {name: b, model: risk}]}", []string{`line 4: route.cascade[0].acept: unknown key; did you mean "accept"?`, `line 4: route.cascade[0].accept: missing`}, true},
+	{"bandit of nothing", "route: {bandit: {}}", []string{`line 4: route.bandit.policy: missing; want one of epsilon_greedy, ucb1, thompson, thompson_gaussian, linucb, lin_thompson`, `line 4: route.bandit.reward: missing; say what a decision was worth, such as feedback.reward`, `line 4: route.bandit.arms: no arms: a bandit has at least two`}, true},
+	{"bandit of one arm", "route: {bandit: {policy: ucb1, reward: feedback.reward, arms: [{name: a, model: risk}]}}", []string{`line 4: route.bandit.arms: 1 arm: a bandit has at least two`}, true},
+	{"bandit without reward", armed("policy: ucb1", "risk", "risk"), []string{`line 4: route.bandit.reward: missing; say what a decision was worth`}, true},
+	{"policy misspelt", armed("policy: linusb, reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.policy: unknown policy "linusb"; did you mean "linucb"?`}, true},
+	{"reward of an unknown field", armed("policy: ucb1, reward: feedback.rewrad", "risk", "risk"), []string{`line 4: route.bandit.reward: 1:9: no column "rewrad" in feedback; did you mean "reward"?`}, false},
+	{"reward over the input", armed("policy: ucb1, reward: input.amount", "risk", "risk"), []string{`line 4: route.bandit.reward: 1:1: unknown name "input"; columns are written feedback.COLUMN`}, false},
+	{"reward of text", armed("policy: ucb1, reward: feedback.comment", "risk", "risk"), []string{`line 4: route.bandit.reward: the expression is string; a reward is a number or a bool`}, false},
+	{"minimum share in percent", armed("policy: ucb1, reward: feedback.reward, minimum_share: 5", "risk", "risk"), []string{`line 4: route.bandit.minimum_share: 5: want a share from 0 to 1 with at most four digits after the point, such as 0.05`}, true},
+	{"minimum share of all", armed("policy: ucb1, reward: feedback.reward, minimum_share: 0.6", "risk", "risk"), []string{`line 4: route.bandit.minimum_share: 0.6 for each of 2 arms is more than all rows`}, false},
+	{"epsilon of five digits", armed("policy: epsilon_greedy, reward: feedback.reward, epsilon: 0.00001", "risk", "risk"), []string{`line 4: route.bandit.epsilon: 1e-05: want a share from 0 to 1 with at most four digits`}, false},
+	{"parameters of another policy", armed("policy: ucb1, reward: feedback.reward, epsilon: 0", "risk", "risk"), []string{`line 4: route.bandit.epsilon: is no parameter of ucb1: leave it out`}, false},
+	{"prior of another policy", armed("policy: linucb, context: [amount], reward: feedback.reward, noise: 2", "risk", "risk"), []string{`line 4: route.bandit.noise: is no parameter of linucb: leave it out`}, false},
+	{"prior below one", armed("policy: thompson, reward: feedback.reward, prior_success: 0.5", "risk", "risk"), []string{`line 4: route.bandit.prior_success: 0.5 is not between 1 and 1e+06`}, false},
+	{"context of thompson", armed("policy: thompson, context: [amount], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context: thompson looks at no context: leave it out, or take linucb or lin_thompson`}, false},
+	{"linucb without context", armed("policy: linucb, reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context: 0 columns: linucb needs 1 to 63`}, false},
+	{"context twice", armed("policy: linucb, context: [amount, amount], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context[1]: "amount": columns of the context have names, and each is named once`}, true},
+	{"too many decisions", armed("policy: ucb1, reward: feedback.reward, decisions: 2000000", "risk", "risk"), []string{`line 4: route.bandit.decisions: 2000000: want 1 to 1048576`}, true},
+	{"weights in a bandit", "route: {bandit: {policy: ucb1, reward: feedback.reward, arms: [{name: a, weight: 50, model: risk}, {name: b, model: risk}]}}", []string{`line 4: route.bandit.arms[0].weight: unknown key; want one of name, model, split`}, true},
 	{"too deep", nested(8, "model: risk"), []string{`arms[0].split.arms[0]: nodes nested deeper than 8; nest fewer`, `arms[0].split.arms[1]: nodes nested deeper than 8`}, false},
 	{"too many", manyArms(65), []string{`line 4: route.split.arms: 65 nodes: at most 64`}, true},
 	{"unknown dtype", split("", "model: risk", "model: risk") + "\ncolumns: {tenant: strnig}", []string{`line 5: columns.tenant: unknown dtype "strnig"; did you mean "string"?`}, true},
@@ -234,6 +256,10 @@ var badGraphs = []struct {
 	{"column of a loop", made("x", "[1, 2].exists(x, x > 1)", "risk"), []string{`line 4: route.sequence[0].transform.columns.x: 1:14: comprehensions (exists) are not run here; max, min, sum, mean, argmax and in work on lists`}},
 	{"declared and not read", split("", "model: risk", "model: risk") + "\ncolumns: {extra: string}", []string{`line 5: columns.extra: no node of the route reads it; leave it out`}},
 	{"declared as another type", split("", "model: risk", "model: risk") + "\ncolumns: {amount: string}", []string{`line 5: columns.amount: column "amount" is string here, and float64 for route/a`}},
+	{"context of an absent column", armed("policy: linucb, context: [amuont], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context[0]: no column "amuont"; did you mean "amount"?; the type of one that no model reads is said under columns`}},
+	{"context of text", armed("policy: linucb, context: [amount, country], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context[1]: column "country" is string; a bandit chooses by numbers and bools: make one of it in a transform before`}},
+	{"context that is masked", armed("policy: lin_thompson, context: [amount], reward: feedback.reward", "risk", "risk") + "\nrecord: {mask: [amount]}", []string{`line 4: route.bandit.context[0]: column "amount" is kept out of the record, from which the bandit learns; leave it out here, or there`}},
+	{"arms of a bandit that do not line up", armed("policy: ucb1, reward: feedback.reward", "risk", "wide"), []string{`line 4: route.bandit.arms[1]: answers column "probabilities" as float32[3], and route/a as float32[2]`}},
 	{"mask of an absent column", split("", "model: risk", "model: deep") + "\nrecord: {mask: [amuont]}", []string{`line 5: record.mask[0]: no column "amuont" in the model's signature; did you mean "amount"?`}},
 }
 

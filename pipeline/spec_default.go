@@ -14,7 +14,7 @@ import (
 const DefaultDeadline = Duration(5 * time.Second)
 
 // Defaulted returns a copy with every default filled in: lineage, deadline, a bare model name as NAME@champion, weights of a split
-// in parts, and the quorum of an ensemble. The
+// in parts, the quorum of an ensemble, and the parameters of a bandit. The
 // default of delivery is that it is absent, as in specs that are older than the field. Two specs that mean the same are
 // equal after it. It shares no map or slice with s.
 func (s Spec) Defaulted() Spec {
@@ -63,6 +63,9 @@ func (s Spec) Defaulted() Spec {
 		}
 		if n.Ensemble != nil {
 			n.Ensemble.fill()
+		}
+		if n.Bandit != nil {
+			n.Bandit.fill()
 		}
 		return n
 	})

@@ -12,6 +12,7 @@ type Node struct {
 	Transform *Transform `yaml:"transform,omitempty" json:"transform,omitempty"`
 	Ensemble  *Ensemble  `yaml:"ensemble,omitempty" json:"ensemble,omitempty"`
 	Cascade   []Stage    `yaml:"cascade,omitempty" json:"cascade,omitempty"`
+	Bandit    *Bandit    `yaml:"bandit,omitempty" json:"bandit,omitempty"`
 }
 
 // Split gives each row to one of its arms by their weights, the same key always to the same arm: A/B tests and canaries.
@@ -112,4 +113,34 @@ type Stage struct {
 	Name   string `yaml:"name" json:"name"`
 	Accept string `yaml:"accept,omitempty" json:"accept,omitempty"` // CEL over input.<column> and output.<column>: the answer stands; null counts as false
 	Node   `yaml:",inline"`
+}
+
+// Bandit gives each row to one of its arms and learns from feedback which of them is the best (pipeline/route). A parameter that
+// is absent has the default of the policy; one that is not of the policy is refused.
+type Bandit struct {
+	Policy string `yaml:"policy" json:"policy"` // epsilon_greedy, ucb1, thompson, thompson_gaussian, linucb or lin_thompson
+	// Reward is CEL over feedback.<field>: what a decision was worth, a number, or a bool as 1 and 0. Null is no reward.
+	Reward       string   `yaml:"reward" json:"reward"`
+	Context      []string `yaml:"context,omitempty" json:"context,omitempty"`             // columns by which linucb and lin_thompson choose
+	MinimumShare float64  `yaml:"minimum_share,omitempty" json:"minimum_share,omitempty"` // of each arm, whatever the policy says; 0.05 is 5 %
+
+	Epsilon      *float64 `yaml:"epsilon,omitempty" json:"epsilon,omitempty"` // epsilon_greedy: the share of rows that try any arm
+	Explore      float64  `yaml:"explore,omitempty" json:"explore,omitempty"` // ucb1, linucb, lin_thompson
+	PriorSuccess float64  `yaml:"prior_success,omitempty" json:"prior_success,omitempty"`
+	PriorFailure float64  `yaml:"prior_failure,omitempty" json:"prior_failure,omitempty"`
+	PriorMean    float64  `yaml:"prior_mean,omitempty" json:"prior_mean,omitempty"`
+	PriorSD      float64  `yaml:"prior_sd,omitempty" json:"prior_sd,omitempty"`
+	Noise        float64  `yaml:"noise,omitempty" json:"noise,omitempty"`
+	Ridge        float64  `yaml:"ridge,omitempty" json:"ridge,omitempty"`
+	Draws        int      `yaml:"draws,omitempty" json:"draws,omitempty"`         // Monte-Carlo draws of a propensity
+	Remember     int      `yaml:"remember,omitempty" json:"remember,omitempty"`   // rewarded decisions whose reward may still change
+	Decisions    int      `yaml:"decisions,omitempty" json:"decisions,omitempty"` // the last decisions, which may still get their first reward
+
+	Arms []BanditArm `yaml:"arms" json:"arms"`
+}
+
+// BanditArm is a child of a bandit. Rewards are counted for its name.
+type BanditArm struct {
+	Name string `yaml:"name" json:"name"`
+	Node `yaml:",inline"`
 }

@@ -27,5 +27,5 @@ func (t *Trail) Free() { t.t.reset() }
 
 // asker is the owner of a job's rows: each is a request of its own, with its own name.
 func asker(id func(row int) string) func(row int) *item {
-	return func(row int) *item { return &item{id: id(row), d: &connectors.Delivery{}} }
+	return func(row int) *item { return &item{id: id(row), d: &connectors.Delivery{}, from: row} }
 }

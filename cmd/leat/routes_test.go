@@ -90,7 +90,7 @@ func askOne(t *testing.T, name, file string, more map[string]any, headers ...str
 // alone say of the same flight, by the nodes that it is about.
 func TestExampleRoutes(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(routes, "*.yaml"))
-	if err != nil || len(files) < 7 {
+	if err != nil || len(files) < 8 {
 		t.Fatal(files, err)
 	}
 	for _, name := range []string{"flight-forest", "flight-stack"} { // of stacking.yaml
@@ -140,6 +140,8 @@ func TestExampleRoutes(t *testing.T) {
 		{"flights-ensemble", plain, nil, nil, &both, []string{"route primary flights-ensemble", "route/regression member flight-delay", "route/trees member flight-boost"}},
 		{"flights-stacking", plain, nil, nil, &weighed, []string{"route primary flight-stack", "route/regression member flight-delay", "route/trees member flight-boost", "route/forest member flight-forest", "route/combine combiner flight-stack"}},
 		{"flights-cascade", plain, nil, nil, &trees, []string{"route primary large flight-boost", "route/small stage flight-delay", "route/large stage flight-boost"}},
+		{"flights-bandit", plain, nil, []string{"Leat-Request-Id", "bandit-example-1"}, &trees, []string{"route primary trees flight-boost 0.494960503949605", "route/trees arm flight-boost"}},
+		{"flights-bandit", plain, nil, []string{"Leat-Request-Id", "bandit-example-2"}, &linear, []string{"route primary regression flight-delay 0.505039496050395", "route/regression arm flight-delay"}},
 		{"flights-cascade", plain, map[string]any{"dep_delay": 120}, nil, nil, []string{"route primary small flight-delay", "route/small stage flight-delay"}},
 	} {
 		a := askOne(t, c.pipeline, c.file, c.more, c.headers...)

@@ -12,7 +12,7 @@ import pyarrow as pa
 ENVELOPE = pa.schema([
     ("context", pa.int32()), ("request", pa.int32()), ("row", pa.int32()), ("status", pa.uint8()),
     ("error_kind", pa.string()), ("error_id", pa.string()), ("error", pa.string()),
-    ("propensity", pa.float64()), ("seed", pa.uint64()), ("batch_size", pa.int32()), ("batch_row", pa.int32()),
+    ("propensity", pa.float64()), ("seed", pa.uint64()), ("state", pa.uint64()), ("batch_size", pa.int32()), ("batch_row", pa.int32()),
     ("queue_ns", pa.int64()), ("score_ns", pa.int64()), ("scored", pa.timestamp("ns", "UTC")),
     ("input_frame", pa.int32()), ("input_row", pa.int32()), ("output_frame", pa.int32()), ("output_row", pa.int32()),
 ])

@@ -62,7 +62,7 @@ func (c *Control) Explain(ctx context.Context, requestID string) ([]Explanation,
 		}
 		x := Explanation{Pipeline: k.pipeline, Revision: k.revision, Equal: true, Decisions: []pipeline.Derived{}}
 		if rev.Spec.Route.Model == "" {
-			if x.Decisions, err = pipeline.Derive(rev, sigs, by[k]); err != nil {
+			if x.Decisions, err = pipeline.Derive(rev, sigs, by[k], nil); err != nil {
 				return nil, err
 			}
 		}

@@ -53,6 +53,9 @@ func (p Policy) String() string {
 	return fmt.Sprintf("policy(%d)", uint8(p))
 }
 
+// Policies returns the names of all policies.
+func Policies() []string { return slices.Clone(policyNames[:]) }
+
 // ParsePolicy is the inverse of String; an unknown name is Invalid.
 func ParsePolicy(s string) (Policy, error) {
 	if i := slices.Index(policyNames[:], s); i >= 0 {
@@ -157,6 +160,17 @@ func NewPlan(b Bandit) (*Plan, error) {
 	}
 	p.digest = d.Sum64()
 	return p, nil
+}
+
+// Folds tells what a fold of the plan depends on: rewards add up alike under plans that agree in it.
+func (p *Plan) Folds() uint64 { return p.folds }
+
+// Arm returns the place of an arm in Bandit.Arms, -1 if the plan has none of the name.
+func (p *Plan) Arm(name string) int {
+	if i, ok := p.index[name]; ok {
+		return i
+	}
+	return -1
 }
 
 // Bandit returns what the plan was made of; its slices must not be changed.

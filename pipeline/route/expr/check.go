@@ -42,7 +42,7 @@ func checked(src string, env *Env) (*ast.AST, *fault) {
 		return nil, &fault{1, 1, "the language itself is broken: " + err.Error()}
 	}
 	opts := []cel.EnvOption{cel.CustomTypeAdapter(reg), cel.CustomTypeProvider(provider{reg, env})}
-	for _, name := range []string{"input", "output"} {
+	for _, name := range []string{env.input(), "output"} {
 		if env.side(name) != nil {
 			opts = append(opts, cel.Variable(name, cel.ObjectType(name)))
 		}
@@ -157,9 +157,9 @@ func (w *walker) ident(e ast.Expr) {
 	case w.env.side(name) != nil:
 		w.fail(e, "%s is no value; write %s.COLUMN", name, name)
 	case name == "output":
-		w.fail(e, "there is no output here; want input.COLUMN")
+		w.fail(e, "there is no output here; want %s.COLUMN", w.env.input())
 	default:
-		for _, side := range []string{"input", "output"} {
+		for _, side := range []string{w.env.input(), "output"} {
 			if s := w.env.side(side); s != nil {
 				if _, ok := find(s, name); ok {
 					w.fail(e, "unknown name %q; did you mean %s.%s?", name, side, name)
@@ -167,7 +167,7 @@ func (w *walker) ident(e ast.Expr) {
 				}
 			}
 		}
-		w.fail(e, "unknown name %q; columns are written input.COLUMN%s", name, w.orOutput())
+		w.fail(e, "unknown name %q; columns are written %s.COLUMN%s", name, w.env.input(), w.orOutput())
 	}
 }
 

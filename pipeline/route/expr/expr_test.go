@@ -3,6 +3,7 @@ package expr_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -486,6 +487,33 @@ func TestBadExpressions(t *testing.T) {
 	}
 	if _, err := expr.Compile("output.label", expr.Env{Input: inputs}); err == nil || err.Error() != "1:1: there is no output here; want input.COLUMN" {
 		t.Errorf("output that is not there: %v", err)
+	}
+}
+
+// TestNamed: the columns have the name that they are compiled under, and no other.
+func TestNamed(t *testing.T) {
+	s := schemas.MustSchema(schemas.Field{Name: "reward", Type: schemas.Float64, Nullable: true})
+	env := expr.Env{Input: s, Name: "feedback"}
+	p, err := expr.Compile("coalesce(feedback.reward, 0.5) * 2.0", env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := schemas.NewBatch(s), schemas.NewBatch(schemas.MustSchema(schemas.Field{Name: "r", Type: schemas.Float64, Nullable: true}))
+	in.Column(0).AppendNull()
+	schemas.Append(in.Column(0), 3.0)
+	in.Column(0).EndRow()
+	in.Advance(2)
+	if bad := p.Append(in, nil, 0, 2, out.Column(0), nil); len(bad) > 0 || !slices.Equal(schemas.Values[float64](out.Column(0)), []float64{1, 6}) {
+		t.Fatal(bad, schemas.Values[float64](out.Column(0)))
+	}
+	for src, want := range map[string]string{
+		"input.reward":    `unknown name "input"; columns are written feedback.COLUMN`,
+		"reward":          `unknown name "reward"; did you mean feedback.reward?`,
+		"feedback.reword": `no column "reword" in feedback; did you mean "reward"?`,
+	} {
+		if _, err := expr.Compile(src, env); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", src, err, want)
+		}
 	}
 }
 

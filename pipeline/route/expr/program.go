@@ -12,6 +12,7 @@ import (
 type Env struct {
 	Input  *schemas.Schema // the columns input.NAME
 	Output *schemas.Schema // the columns output.NAME; nil: there is no output
+	Name   string          // the columns of Input are NAME.COLUMN; "" is input
 }
 
 // Program is a compiled expression. It is immutable and safe for concurrent use.

@@ -95,12 +95,20 @@ func (t typ) String() string {
 // side is the schema behind a variable, nil if there is no such variable.
 func (e *Env) side(name string) *schemas.Schema {
 	switch name {
-	case "input":
+	case e.input():
 		return e.Input
 	case "output":
 		return e.Output
 	}
 	return nil
+}
+
+// input is the variable whose columns are those of Input.
+func (e *Env) input() string {
+	if e.Name == "" {
+		return "input"
+	}
+	return e.Name
 }
 
 // place is where a name of a schema is found: a column, or one element of a packed tensor.
