@@ -30,10 +30,20 @@ type Exported struct {
 // In Parquet, records of different schemas share one file: input and output have the union of all columns by name, null
 // where a record has none of them. Two columns of one name and of different types become two: the second is called
 // name_type ("amount_float64"). To know the union, the logs are read twice.
+//
+// With Query.Join a record has what was said of it: in Parquet as label_number, label_text, label_bool, reward and comment, which
+// are null where nothing was, and feedback, how often.
 func (r *StreamReader) Export(ctx context.Context, q Query, format string, w io.Writer) (Exported, error) {
 	q.Follow = false
 	if err := q.Check(); err != nil {
 		return Exported{}, err
+	}
+	var j *join
+	if q.Join {
+		var err error
+		if j, err = r.join(ctx, Query{Pipeline: q.Pipeline}, func(*Feedback) bool { return true }); err != nil {
+			return Exported{}, err
+		}
 	}
 	scans, err := r.exportScans(ctx, q)
 	if err != nil {
@@ -42,9 +52,9 @@ func (r *StreamReader) Export(ctx context.Context, q Query, format string, w io.
 	var ex Exported
 	switch format {
 	case FormatNDJSON:
-		ex.Records, err = r.exportJSON(ctx, scans, w)
+		ex.Records, err = r.exportJSON(ctx, scans, j, w)
 	case FormatParquet:
-		ex.Records, err = r.exportParquet(ctx, scans, w)
+		ex.Records, err = r.exportParquet(ctx, scans, j, w)
 	default:
 		return ex, schemas.FieldErrorf(schemas.Invalid, "lineage.Export", "format", "%q: want %s or %s", clip(format), FormatParquet, FormatNDJSON)
 	}
@@ -168,12 +178,13 @@ func (r *StreamReader) each(ctx context.Context, scans []exportScan, data, fold 
 	return nil
 }
 
-func (r *StreamReader) exportJSON(ctx context.Context, scans []exportScan, w io.Writer) (n int64, err error) {
+func (r *StreamReader) exportJSON(ctx context.Context, scans []exportScan, j *join, w io.Writer) (n int64, err error) {
 	b := bufio.NewWriterSize(w, 256<<10)
 	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	err = r.each(ctx, scans, true, true, func(rec *Record) error {
 		n++
+		rec.Feedback = j.of(rec)
 		return enc.Encode(rec.View())
 	})
 	if err == nil {

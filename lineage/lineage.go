@@ -52,6 +52,7 @@ type Query struct {
 	Follow    bool      // go on with new records until ctx ends
 	All       bool      // superseded duplicates too
 	Bare      bool      // without inputs and outputs, which are then nil: quicker
+	Join      bool      // with Record.Feedback filled in, of all that is in the log when the scan begins; not with Follow
 }
 
 // RunNone as Query.Run selects records that no job made.

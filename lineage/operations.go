@@ -32,6 +32,7 @@ func (f *Filter) query() Query {
 type ListRequest struct {
 	Filter
 	RequestID string `query:"request_id" doc:"only records of this request"`
+	With      string `query:"with" doc:"feedback: what was said of each record, too"`
 	Limit     int    `query:"limit" doc:"records a page, 1 to 1000; 100 by default"`
 	Cursor    string `query:"cursor" doc:"next of the page before"`
 }
@@ -48,9 +49,10 @@ type GetRequest struct {
 	Limit     int    `query:"limit" doc:"most records; 1000 by default, at most 10000"`
 }
 
-// GetReply is all records of a request, duplicates included and flagged.
+// GetReply is all records of a request, duplicates included and flagged, and all that was said of it.
 type GetReply struct {
-	Records []View `json:"records"`
+	Records  []View         `json:"records"`
+	Feedback []FeedbackView `json:"feedback,omitempty"`
 }
 
 // CountRequest asks how many records a filter selects.
@@ -60,6 +62,7 @@ type CountRequest struct{ Filter }
 type ExportRequest struct {
 	Filter
 	Format string `query:"format" doc:"parquet (default) or ndjson"`
+	With   string `query:"with" doc:"feedback: what was said of each record, too"`
 	ID     string `query:"id" doc:"name of the export, made up by the caller, for lineage.confirm"`
 }
 
@@ -134,6 +137,7 @@ func Operations(r *StreamReader, k *Keeper) []api.Operation {
 	o := &operations{reader: r, keeper: k, scans: make(chan struct{}, maxScans), tails: make(chan struct{}, maxTails)}
 	return []api.Operation{
 		api.Op("lineage.list", "GET", "/v1/lineage", api.Read, "List records in stream order, a page at a time.", o.list),
+		api.Op("feedback.list", "GET", "/v1/feedback", api.Read, "List feedback in stream order, a page at a time, with the decisions that it is about.", o.listFeedback),
 		api.Op("lineage.count", "GET", "/v1/lineage/count", api.Read, "Count records.", o.count),
 		api.Op("lineage.export", "GET", "/v1/lineage/export", api.Read, "Export records as Parquet or NDJSON.", o.export),
 		api.Op("lineage.tail", "GET", "/v1/lineage/tail", api.Read, "Follow records as they are made, as NDJSON.", o.tail),
@@ -171,7 +175,7 @@ func (o *operations) list(ctx context.Context, r *ListRequest) (*ListReply, erro
 	}
 	q := r.query()
 	q.RequestID = r.RequestID
-	if err := q.Check(); err != nil {
+	if err := with(r.With, &q); err != nil {
 		return nil, err
 	}
 	after, err := parseCursor(r.Cursor)
@@ -184,6 +188,7 @@ func (o *operations) list(ctx context.Context, r *ListRequest) (*ListReply, erro
 	}
 	defer leave()
 	reply := &ListReply{Records: []View{}}
+	var page []*Record // with Join: their feedback is looked for when all are known
 	for _, name := range [...]string{LogOnline, LogJobs} {
 		if name == LogOnline && (q.Run != "" && q.Run != RunNone || after.log == LogJobs) || name == LogJobs && q.Run == RunNone {
 			continue
@@ -202,6 +207,9 @@ func (o *operations) list(ctx context.Context, r *ListRequest) (*ListReply, erro
 				return false, nil
 			}
 			reply.Records = append(reply.Records, rec.View())
+			if q.Join {
+				page = append(page, rec.Clone())
+			}
 			return true, nil
 		}})
 		if err := s.run(ctx); err != nil {
@@ -211,7 +219,25 @@ func (o *operations) list(ctx context.Context, r *ListRequest) (*ListReply, erro
 			break
 		}
 	}
+	if len(page) > 0 {
+		j, err := o.reader.joinThese(ctx, page, time.Time{})
+		if err != nil {
+			return nil, err
+		}
+		for i, rec := range page {
+			reply.Records[i].Feedback = OutcomeOf(j.of(rec))
+		}
+	}
 	return reply, nil
+}
+
+// with reads the parameter of this name into the query, and checks the whole.
+func with(what string, q *Query) error {
+	if what != "" && what != "feedback" {
+		return schemas.FieldErrorf(schemas.Invalid, "lineage", "with", "%q: want feedback, or nothing", clip(what))
+	}
+	q.Join = what != ""
+	return q.Check()
 }
 
 // cursor is the place of the last record of a page: stream/partition/sequence/index.
@@ -246,18 +272,7 @@ func (o *operations) get(ctx context.Context, r *GetRequest) (*GetReply, error) 
 		return nil, err
 	}
 	defer leave()
-	rs, err := o.reader.Get(ctx, r.RequestID, limit)
-	if err != nil {
-		return nil, err
-	}
-	if len(rs) == 0 {
-		return nil, schemas.Errorf(schemas.NotFound, "lineage.get", "no record of request %q", clip(r.RequestID))
-	}
-	reply := &GetReply{}
-	for _, rec := range rs {
-		reply.Records = append(reply.Records, rec.View())
-	}
-	return reply, nil
+	return o.reader.request(ctx, r.RequestID, limit)
 }
 
 func (o *operations) count(ctx context.Context, r *CountRequest) (*Totals, error) {
@@ -272,7 +287,7 @@ func (o *operations) count(ctx context.Context, r *CountRequest) (*Totals, error
 
 func (o *operations) export(ctx context.Context, r *ExportRequest) (*Body, error) {
 	q := r.query()
-	if err := q.Check(); err != nil {
+	if err := with(r.With, &q); err != nil {
 		return nil, err
 	}
 	if r.ID != "" {

@@ -39,6 +39,13 @@ var parquetSchema = schemas.MustSchema(
 	number("id_reused", schemas.Bool), number("superseded", schemas.Bool),
 )
 
+// parquetJoined is parquetSchema with what was said of a record.
+var parquetJoined = schemas.MustSchema(append(slices.Clone(parquetSchema.Fields()),
+	schemas.Field{Name: "label_number", Type: schemas.Float64, Nullable: true}, schemas.Field{Name: "label_text", Type: schemas.String, Nullable: true},
+	schemas.Field{Name: "label_bool", Type: schemas.Bool, Nullable: true}, schemas.Field{Name: "reward", Type: schemas.Float64, Nullable: true},
+	schemas.Field{Name: "comment", Type: schemas.String, Nullable: true}, number("feedback", schemas.Int32),
+)...)
+
 func text(n string) schemas.Field                    { return schemas.Field{Name: n, Type: schemas.String} }
 func number(n string, t schemas.DType) schemas.Field { return schemas.Field{Name: n, Type: t} }
 func moment(n string) schemas.Field {
@@ -48,7 +55,7 @@ func moment(n string) schemas.Field {
 // unique are the text columns whose values hardly repeat: no dictionary helps them.
 var unique = map[string]bool{"record_id": true, "request_id": true, "trace_id": true, "parent_id": true, "from": true, "input_digest": true, "error_id": true, "error": true}
 
-func (r *StreamReader) exportParquet(ctx context.Context, scans []exportScan, w io.Writer) (n int64, err error) {
+func (r *StreamReader) exportParquet(ctx context.Context, scans []exportScan, j *join, w io.Writer) (n int64, err error) {
 	in, out := newUnion("input"), newUnion("output")
 	seenIn, seenOut := map[schemas.SchemaID]bool{}, map[schemas.SchemaID]bool{}
 	collect := func(u *union, id schemas.SchemaID, seen map[schemas.SchemaID]bool) error {
@@ -71,12 +78,13 @@ func (r *StreamReader) exportParquet(ctx context.Context, scans []exportScan, w 
 	if err != nil {
 		return 0, err
 	}
-	p, err := newParquetWriter(w, in, out)
+	p, err := newParquetWriter(w, in, out, j != nil)
 	if err != nil {
 		return 0, err
 	}
 	err = r.each(ctx, scans, true, true, func(rec *Record) error {
 		n++
+		rec.Feedback = j.of(rec)
 		return p.add(rec)
 	})
 	if err != nil {
@@ -266,16 +274,21 @@ type parquetWriter struct {
 	schema  *arrow.Schema
 	file    *pqarrow.FileWriter
 	scratch []byte
+	joined  bool // with feedback
 }
 
-func newParquetWriter(w io.Writer, in, out *union) (*parquetWriter, error) {
-	p := &parquetWriter{head: schemas.NewBatch(parquetSchema), sides: [2]*union{in, out}}
-	fields := append([]arrow.Field(nil), parquetSchema.Arrow().Fields()...)
+func newParquetWriter(w io.Writer, in, out *union, joined bool) (*parquetWriter, error) {
+	head := parquetSchema
+	if joined {
+		head = parquetJoined
+	}
+	p := &parquetWriter{head: schemas.NewBatch(head), sides: [2]*union{in, out}, joined: joined}
+	fields := append([]arrow.Field(nil), head.Arrow().Fields()...)
 	props := []parquet.WriterProperty{
 		parquet.WithCompression(compress.Codecs.Zstd), parquet.WithCompressionLevel(1), parquet.WithDictionaryDefault(false),
 		parquet.WithMaxRowGroupLength(groupRecords), parquet.WithVersion(parquet.V2_LATEST), parquet.WithCreatedBy("leat"),
 	}
-	for _, f := range parquetSchema.Fields() {
+	for _, f := range head.Fields() {
 		if f.Type == schemas.String && !unique[f.Name] {
 			props = append(props, parquet.WithDictionaryFor(f.Name, true))
 		}
@@ -373,7 +386,39 @@ func (p *parquetWriter) appendHead(r *Record) {
 	i += 3
 	flag(r.IDReused)
 	flag(r.Superseded)
+	if p.joined {
+		appendOutcome(b, i, r.Feedback)
+	}
 	b.Advance(1)
+}
+
+// appendOutcome fills the columns of what was said, from column i on.
+func appendOutcome(b *schemas.Batch, i int, fs []*Feedback) {
+	o := OutcomeOf(fs)
+	if o == nil {
+		o = &Outcome{}
+	}
+	switch l := o.Label.(type) {
+	case float64:
+		put(b, i, l)
+	case string:
+		putString(b, i+1, l)
+	case bool:
+		b.Column(i + 2).AppendBool(l)
+		b.Column(i + 2).EndRow()
+	}
+	if o.Reward != nil {
+		put(b, i+3, *o.Reward)
+	}
+	if o.Comment != "" {
+		putString(b, i+4, o.Comment)
+	}
+	for c := i; c < i+5; c++ {
+		if col := b.Column(c); col.Rows() == b.Rows() {
+			col.AppendNull()
+		}
+	}
+	put(b, i+5, int32(o.Count))
 }
 
 // idBytes returns a schema id, nothing for data that is not there.

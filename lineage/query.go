@@ -15,8 +15,14 @@ import (
 // come too, flagged; every record of a reused id is flagged. The records are the caller's. It reads the logs from the
 // time that the id was made, if it is a ULID, else, or if that finds nothing, from their beginning.
 func (r *StreamReader) Get(ctx context.Context, requestID string, limit int) ([]*Record, error) {
+	rs, _, err := r.find(ctx, requestID, limit)
+	return rs, err
+}
+
+// find is Get; it also returns since when the logs were read.
+func (r *StreamReader) find(ctx context.Context, requestID string, limit int) ([]*Record, time.Time, error) {
 	if requestID == "" {
-		return nil, schemas.FieldErrorf(schemas.Invalid, "lineage.Get", "request_id", "it is empty")
+		return nil, time.Time{}, schemas.FieldErrorf(schemas.Invalid, "lineage.Get", "request_id", "it is empty")
 	}
 	q := Query{RequestID: requestID, All: true}
 	if id, err := ulid.ParseStrict(requestID); err == nil {
@@ -27,7 +33,7 @@ func (r *StreamReader) Get(ctx context.Context, requestID string, limit int) ([]
 		q.Since = time.Time{}
 		rs, err = r.get(ctx, q, limit)
 	}
-	return rs, err
+	return rs, q.Since, err
 }
 
 // clockSkew is how far the clocks of a caller who makes ULIDs and of the stream may differ before Get reads twice.

@@ -17,6 +17,7 @@ type StreamReader struct {
 	catalogue Catalogue
 	schemas   sync.Map // schemas.SchemaID -> *schemas.Schema
 	describe  func(schemas.SchemaID) *schemas.Schema
+	entityOf  EntityOf // nil: no feedback finds a decision by its entity
 }
 
 var _ Reader = (*StreamReader)(nil)
@@ -60,6 +61,10 @@ func (r *StreamReader) schema(ctx context.Context, id schemas.SchemaID) (*schema
 // position. fn's error is returned as it is.
 func (r *StreamReader) Scan(ctx context.Context, q Query, fn func(*Record) (bool, error)) error {
 	if err := q.Check(); err != nil {
+		return err
+	}
+	fn, err := r.joined(ctx, q, fn)
+	if err != nil {
 		return err
 	}
 	return r.scan(ctx, q, !q.Bare, 0, events{record: fn})
@@ -342,6 +347,9 @@ func (q *Query) Check() error {
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
 		return schemas.FieldErrorf(schemas.Invalid, op, "until", "%s is not after since", q.Until.Format(time.RFC3339))
+	}
+	if q.Join && q.Follow {
+		return schemas.FieldErrorf(schemas.Invalid, op, "with", "what is followed has no feedback yet")
 	}
 	if q.From > 0 && q.Run == "" {
 		return schemas.FieldErrorf(schemas.Invalid, op, "from", "a sequence is of one stream: say run too (%q for records that no job made)", RunNone)

@@ -94,6 +94,7 @@ type Record struct {
 	IDReused  bool // the same request_key came with another input digest before (Get: or after)
 	// Superseded: a record of the same id lies at a lower position. Readers drop such records unless Query.All.
 	Superseded bool
+	Feedback   []*Feedback // with Query.Join: what was said of it, in the order of the log; see OutcomeOf
 }
 
 // RequestKey is SHA-256(principal, pipeline, request_id), each part preceded by its length (u32 little-endian).

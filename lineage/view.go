@@ -65,6 +65,7 @@ type View struct {
 	Appended    time.Time       `json:"appended"`
 	IDReused    bool            `json:"id_reused,omitempty"`
 	Superseded  bool            `json:"superseded,omitempty"`
+	Feedback    *Outcome        `json:"feedback,omitempty"` // where it was asked for
 }
 
 // View returns the record as JSON shows it. It shares nothing with the record.
@@ -78,6 +79,7 @@ func (r *Record) View() View {
 		Status: r.Status, ErrorKind: r.ErrorKind, ErrorID: r.ErrorID, Error: r.Error,
 		QueueNS: int64(r.Queue), ScoreNS: int64(r.Score), EventTime: r.EventTime, Received: r.Received, Scored: r.Scored,
 		Position: r.Position.String(), Index: r.Index, Appended: r.Appended.UTC(), IDReused: r.IDReused, Superseded: r.Superseded,
+		Feedback: OutcomeOf(r.Feedback),
 	}
 	if len(r.Masked)+len(r.Dropped) > 0 {
 		v.Salt = hex.EncodeToString(r.Salt[:])

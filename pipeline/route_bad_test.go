@@ -260,6 +260,8 @@ var badGraphs = []struct {
 	{"context of text", armed("policy: linucb, context: [amount, country], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context[1]: column "country" is string; a bandit chooses by numbers and bools: make one of it in a transform before`}},
 	{"context that is masked", armed("policy: lin_thompson, context: [amount], reward: feedback.reward", "risk", "risk") + "\nrecord: {mask: [amount]}", []string{`line 4: route.bandit.context[0]: column "amount" is kept out of the record, from which the bandit learns; leave it out here, or there`}},
 	{"arms of a bandit that do not line up", armed("policy: ucb1, reward: feedback.reward", "risk", "wide"), []string{`line 4: route.bandit.arms[1]: answers column "probabilities" as float32[3], and route/a as float32[2]`}},
+	{"entity of an absent column", split("", "model: risk", "model: deep") + "\nfeedback: {entity: contry}", []string{`line 5: feedback.entity: no column "contry" in requests of this pipeline; did you mean "country"?; one that a split's key or a condition reads is there too`}},
+	{"entity of a float", split("", "model: risk", "model: deep") + "\nfeedback: {entity: amount}", []string{`line 5: feedback.entity: column "amount" is float64: want text, integers, booleans or times`}},
 	{"mask of an absent column", split("", "model: risk", "model: deep") + "\nrecord: {mask: [amuont]}", []string{`line 5: record.mask[0]: no column "amuont" in the model's signature; did you mean "amount"?`}},
 }
 
@@ -275,7 +277,7 @@ func told(t *testing.T, err error, want []string) {
 		if !strings.Contains(lines[i], w) {
 			t.Errorf("says %q\nwithout %q", lines[i], w)
 		}
-		if fs[i].Line == 0 || !strings.HasPrefix(fs[i].Path, "route") && !strings.HasPrefix(fs[i].Path, "columns") && !strings.HasPrefix(fs[i].Path, "record") {
+		if fs[i].Line == 0 || !strings.HasPrefix(fs[i].Path, "route") && !strings.HasPrefix(fs[i].Path, "columns") && !strings.HasPrefix(fs[i].Path, "record") && !strings.HasPrefix(fs[i].Path, "feedback") {
 			t.Errorf("fault at %q, line %d", fs[i].Path, fs[i].Line)
 		}
 	}

@@ -86,6 +86,10 @@ func schemaOfSpec() map[string]any {
 			"mask": columns("Columns of which a salted digest is kept."),
 			"drop": columns("Columns that are left out."),
 		}),
+		"feedback": object("How feedback finds its decision. With it, be it empty, feedback is also taken from leat.feedback.NAME on Kafka.", nil, map[string]any{
+			"entity": map[string]any{"type": "string", "description": "The column of requests that says about what the decision is: feedback may name its value and a time, in place of a request id."},
+			"within": map[string]any{"type": "string", "pattern": durationPattern, "default": "24h", "description": "How long after a decision feedback on its entity may mean it; at most 8784h."},
+		}),
 		"columns": map[string]any{
 			"type": "object", "maxProperties": maxDeclared, "propertyNames": map[string]any{"minLength": 1},
 			"additionalProperties": map[string]any{"enum": schemas.DTypes()},

@@ -26,6 +26,7 @@ type Spec struct {
 	Lineage     Mode              `yaml:"lineage,omitempty" json:"lineage,omitempty"`
 	Deadline    Duration          `yaml:"deadline,omitempty" json:"deadline,omitempty"` // for a request that brings none
 	Record      *Record           `yaml:"record,omitempty" json:"record,omitempty"`
+	Feedback    *Feedback         `yaml:"feedback,omitempty" json:"feedback,omitempty"`
 	Columns     map[string]string `yaml:"columns,omitempty" json:"columns,omitempty"` // of requests, which no model reads: name to dtype
 	Route       Node              `yaml:"route" json:"route"`
 
@@ -71,6 +72,13 @@ type Output struct {
 type Record struct {
 	Mask []string `yaml:"mask,omitempty" json:"mask,omitempty"`
 	Drop []string `yaml:"drop,omitempty" json:"drop,omitempty"`
+}
+
+// Feedback says how feedback finds its decision by what was decided about. With it, be it empty, feedback is also taken from
+// the topic leat.feedback.NAME, where the server has a Kafka.
+type Feedback struct {
+	Entity string   `yaml:"entity,omitempty" json:"entity,omitempty"` // column of requests that says about what the decision is
+	Within Duration `yaml:"within,omitempty" json:"within,omitempty"` // how long after a decision feedback may mean it
 }
 
 // Duration is written as Go writes durations: "250ms".

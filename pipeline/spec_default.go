@@ -13,8 +13,12 @@ import (
 // command line waits for an answer.
 const DefaultDeadline = Duration(5 * time.Second)
 
-// Defaulted returns a copy with every default filled in: lineage, deadline, a bare model name as NAME@champion, weights of a split
-// in parts, the quorum of an ensemble, and the parameters of a bandit. The
+// DefaultWithin is how long after a decision feedback on its entity may mean it, where the spec does not say.
+const DefaultWithin = Duration(24 * time.Hour)
+
+// Defaulted returns a copy with every default filled in: lineage, deadline, how long feedback may mean a decision about its
+// entity, a bare model name as NAME@champion, weights of a split in parts, the quorum of an ensemble, and the parameters of a
+// bandit. The
 // default of delivery is that it is absent, as in specs that are older than the field. Two specs that mean the same are
 // equal after it. It shares no map or slice with s.
 func (s Spec) Defaulted() Spec {
@@ -52,6 +56,12 @@ func (s Spec) Defaulted() Spec {
 		s.Record = nil
 		if len(r.Mask)+len(r.Drop) > 0 {
 			s.Record = &Record{Mask: slices.Clone(r.Mask), Drop: slices.Clone(r.Drop)}
+		}
+	}
+	if f := s.Feedback; f != nil {
+		s.Feedback = &Feedback{Entity: f.Entity, Within: f.Within}
+		if f.Entity != "" && f.Within == 0 {
+			s.Feedback.Within = DefaultWithin
 		}
 	}
 	s.Route = s.Route.rewrite(func(n Node) Node {

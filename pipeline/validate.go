@@ -136,6 +136,7 @@ func (s *Spec) faults() document.Faults {
 	c.topics(s)
 	c.delivery(s)
 	c.record(s.Record)
+	c.feedback(s)
 	c.declared(s.Columns)
 	c.node(&s.Route, RootPath, 1)
 	return c.faults
@@ -442,6 +443,7 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 		c.fault(RootPath, "runs no model; a pipeline has at least one")
 	}
 	c.unread(s, sig)
+	c.entity(s, sig)
 	if sig.Inputs != nil && s.Input != nil {
 		if in, err := codec.ParseInput(s.Input.Format, s.Input.Columns); err == nil {
 			if err := in.Check(sig.Inputs); err != nil {

@@ -218,15 +218,18 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 	}
 	a.stream = lineage.NewStream(logs, catalogue, a.cfg.Lineage.Config, lineage.NewMetrics(a.metrics), a.log)
 	a.reader = lineage.NewReader(logs, catalogue, a.cfg.Lineage.Config, a.describe)
+	a.reader.JoinBy(a.entityOf)
 	a.keeper = lineage.NewKeeper(a.reader, state)
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
 		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
 		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
 		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log, Process: processName(),
 	})
-	a.feedback = feedback.New(feedback.Deps{
-		Lineage: a.stream, Exists: a.exists, Online: a.feedbackDoor, Refuse: a.stream.Refuse, Metrics: feedback.NewMetrics(a.metrics), Log: a.log,
-	})
+	d := feedback.Deps{Lineage: a.stream, Exists: a.exists, Online: a.feedbackDoor, Refuse: a.stream.Refuse, Metrics: feedback.NewMetrics(a.metrics), Log: a.log}
+	if a.kafka != nil {
+		d.Topic = a.feedbackTopic
+	}
+	a.feedback = feedback.New(d)
 	return err
 }
 

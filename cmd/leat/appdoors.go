@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/leatstream/leat/connectors/memory"
 	"github.com/leatstream/leat/connectors/nats"
@@ -19,10 +20,12 @@ func (a *app) watch(ctx context.Context, fn func(string, *pipeline.Revision)) er
 	return a.control.Watch(ctx, func(u control.Update) error {
 		for i := range u.Active {
 			fn(u.Active[i].Spec.Name, &u.Active[i])
+			a.feedback.Follow(u.Active[i].Spec.Name, u.Active[i].Spec.Feedback != nil)
 			a.announce(ctx, &u.Active[i])
 		}
 		for _, name := range u.Deleted {
 			fn(name, nil)
+			a.feedback.Follow(name, false)
 			a.client.Unregister(name)
 		}
 		if u.All {
@@ -91,6 +94,21 @@ func (a *app) exists(ctx context.Context, pipeline string) error {
 func (a *app) feedbackDoor(ctx context.Context) (feedback.Door, error) {
 	src, err := a.client.ServeFeedback(ctx, "feedback")
 	return feedback.Door{Via: "nats", Source: src, Responder: a.client, Trusted: true}, err
+}
+
+// feedbackTopic opens the durable topic of a pipeline's feedback.
+func (a *app) feedbackTopic(ctx context.Context, pipeline string) (feedback.Door, error) {
+	src, err := a.kafka.ServeFeedback(ctx, pipeline)
+	return feedback.Door{Via: "kafka", Source: src, Pipeline: pipeline}, err
+}
+
+// entityOf is how feedback on a pipeline finds decisions by what they are about.
+func (a *app) entityOf(pipeline string) (column string, within time.Duration) {
+	rev, ok := a.host.Active(pipeline)
+	if !ok || rev.Spec.Feedback == nil {
+		return "", 0
+	}
+	return rev.Spec.Feedback.Entity, time.Duration(rev.Spec.Feedback.Within)
 }
 
 // topic opens the durable input of a pipeline. Where both ends are on Kafka it may be exactly once.
