@@ -37,6 +37,8 @@ const (
 	perSecond = "1/s"
 	rowsPer   = "rows/s"
 	mebibytes = "MiB"
+	microsRow = "us/row"
+	nanosRow  = "ns/row"
 )
 
 // figures are what Leat promises about its speed, in the order of the report.
@@ -67,5 +69,17 @@ var figures = []figure{
 	{"kafka topic to topic, at least once, over all partitions at once", rowsPer, "leat/kafka/topics/at_least_once:rate", sum("kafka/topics/parallel:rate"), shown, 0},
 	{"kafka topic to topic, exactly once over at least once", rowsPer, "leat/kafka/topics/exactly_once:rate", sum("leat/kafka/topics/at_least_once:rate"), atLeast, 0.85},
 	{"kafka replay to parquet", rowsPer, "leat/kafka/replay:rate", least("kafka/topics/fetch:rate", "onnx/bulk:rate"), atLeast, 0.8},
+	{"split over two models over one model, alone p50", micros, "leat/route/split/1:p50", sum("leat/route/single/1:p50"), atMost, 1 / 0.95},
+	{"split over two models over one model, 64 in flight", perSecond, "leat/route/split/64:rate", sum("leat/route/single/64:rate"), atLeast, 0.95},
+	{"split over two models over one model, 1,000 rows a request", rowsPer, "leat/route/split/rows:rate", sum("leat/route/single/rows:rate"), shown, 0},
+	{"ensemble of three over a third of one model, 64 in flight", perSecond, "leat/route/ensemble/64:rate", sum("leat/route/single/64:third"), atLeast, 0.85},
+	{"cascade where 80 % stop early over 1.2 of one model", microsRow, "leat/route/cascade/rows:cost", sum("leat/route/single/rows:cost", "leat/route/single/rows:rest"), atMost, 1.15},
+	{"deciding by split", nanosRow, "decide/split:row", sum("decide/split:budget"), atMost, 1},
+	{"deciding by switch", nanosRow, "decide/switch:row", sum("decide/switch:budget"), atMost, 1},
+	{"deciding by epsilon-greedy", nanosRow, "decide/epsilon-greedy:row", sum("decide/epsilon-greedy:budget"), atMost, 1},
+	{"deciding by UCB1", nanosRow, "decide/ucb1:row", sum("decide/ucb1:budget"), atMost, 1},
+	{"deciding by Thompson", nanosRow, "decide/thompson:row", sum("decide/thompson:budget"), shown, 0},
+	{"deciding by LinUCB", nanosRow, "decide/linucb:row", sum("decide/linucb:budget"), shown, 0},
+	{"deciding by LinThompson, 500 draws for each arm", nanosRow, "decide/lin-thompson:row", sum("decide/lin-thompson:budget"), shown, 0},
 	{"resident after 1 M scores over after 10 k", mebibytes, "leat/memory:after", sum("leat/memory:before"), atMost, 1.1},
 }

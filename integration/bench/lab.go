@@ -36,6 +36,7 @@ type lab struct {
 	fastapi *load.HTTPClient
 	leats   [2]*leatSide
 	kafka   *kafkaLab
+	routes  *routesLab
 	bulk    string // Parquet file of the bulk figure
 	round   int
 }

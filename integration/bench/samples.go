@@ -83,6 +83,18 @@ func samples() []sample {
 		leat("leat/kafka/topics/"+delivery, func(ctx context.Context, l *lab) (numbers, error) { return leatKafkaTopics(ctx, l, delivery) })
 	}
 	leat("leat/kafka/replay", leatReplay)
+	for _, n := range []int{1, 64} {
+		at := "/" + strconv.Itoa(n)
+		for _, name := range []string{"single", "split", "ensemble"} {
+			leat("leat/route/"+name+at, func(ctx context.Context, l *lab) (numbers, error) { return leatRoute(ctx, l, name, n) })
+		}
+	}
+	for _, name := range []string{"single", "split", "cascade"} {
+		leat("leat/route/"+name+"/rows", func(ctx context.Context, l *lab) (numbers, error) { return leatRouteBulk(ctx, l, name) })
+	}
+	for _, d := range decisions {
+		add("decide/"+d.name, d.decide)
+	}
 	s = append(s, sample{name: "leat/memory", product: true, once: true, run: leatMemory})
 	return s
 }
