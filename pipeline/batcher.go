@@ -120,6 +120,7 @@ func (b *batcher) enqueue(r *run) *run {
 		return nil
 	}
 	b.mu.running++
+	b.lanes.begin()
 	return r
 }
 
@@ -146,6 +147,7 @@ func (b *batcher) next() *run {
 	defer b.mu.Unlock()
 	if len(b.mu.queue) == 0 {
 		b.mu.running--
+		b.lanes.end()
 		return nil
 	}
 	r := b.mu.queue[0]

@@ -17,10 +17,12 @@ import (
 // its answer is committed, so a change of revision never mixes two of them in one request.
 type compiled struct {
 	rev      *Revision
-	*batcher          // of the model, if the route is one; else of the graph
-	route    *graph   // nil: the route is one model
-	held     []*model // in the order of the revision's models
-	by       answered // the model; of a graph, the pipeline
+	*batcher                 // of the model, if the route is one; else of the graph
+	route    *graph          // nil: the route is one model
+	nodes    []ResolvedModel // what it runs of the revision's models: those of the route, or of one shadow
+	held     []*model        // in the same order
+	shadows  []*shadow       // beside the route; nil where none is cast
+	by       answered        // the model; of a graph, the pipeline
 	policy   *lineage.Policy
 	input    *codec.Input // how events are written that do not say it
 	models   *models
@@ -60,25 +62,26 @@ func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) 
 	c := &compiled{rev: rev, models: ms}
 	c.contexts.known = map[contextKey]*lineage.Context{}
 	c.refs.Store(1)
-	for _, r := range rev.Models {
-		md, err := ms.acquire(ctx, r.Name, r.Version)
-		if err != nil {
-			c.release()
-			return nil, err
-		}
-		c.held = append(c.held, md)
+	if err := c.hold(ctx, ofRoute(rev.Models)); err != nil {
+		return nil, err
 	}
 	switch {
-	case len(rev.Models) == 0:
+	case len(c.held) == 0:
 		return nil, schemas.Errorf(schemas.Internal, op, "pipeline %s: a revision without models", rev.Spec.Name)
-	case rev.Spec.Route.Model != "":
+	case rev.Spec.Route.Model != "" && !c.widened():
 		r := rev.Models[0]
 		c.batcher, c.by = c.held[0].batcher, answeredBy(r.Name, r.Version, rev.Revision)
 	default:
-		if err := c.grow(ms); err != nil {
+		check := &checker{}
+		g := buildGraph(check, &rev.Spec, c.signatures())
+		if g == nil {
 			c.release()
-			return nil, err
+			return nil, check.faults.Err(op)
 		}
+		if len(rev.Spec.Shadows) > 0 && rev.Signature.Inputs != nil {
+			g.widen(rev.Signature.Inputs)
+		}
+		c.grow(g, rev.Revision)
 	}
 	var err error
 	in := rev.Spec.Input
@@ -89,13 +92,39 @@ func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) 
 		c.release()
 		return nil, err
 	}
-	if rec := rev.Spec.Record; rec != nil {
-		if c.policy, err = lineage.NewPolicy(rec.Mask, rec.Drop); err != nil {
-			c.release()
-			return nil, err
-		}
+	if err := c.keepBack(); err != nil {
+		c.release()
+		return nil, err
 	}
 	return c, nil
+}
+
+// hold loads models. On error nothing is held, and the reference is gone.
+func (c *compiled) hold(ctx context.Context, ms []ResolvedModel) error {
+	c.nodes = ms
+	for _, r := range ms {
+		md, err := c.models.acquire(ctx, r.Name, r.Version)
+		if err != nil {
+			c.release()
+			return err
+		}
+		c.held = append(c.held, md)
+	}
+	return nil
+}
+
+// widened reports whether requests have columns that only shadows read: then a route of one model is a graph too.
+func (c *compiled) widened() bool {
+	in := c.rev.Signature.Inputs
+	return len(c.rev.Spec.Shadows) > 0 && in != nil && in.ID() != c.held[0].sig.Inputs.ID()
+}
+
+// keepBack makes the policy of what stays out of the records.
+func (c *compiled) keepBack() (err error) {
+	if rec := c.rev.Spec.Record; rec != nil {
+		c.policy, err = lineage.NewPolicy(rec.Mask, rec.Drop)
+	}
+	return err
 }
 
 // acquire takes a reference unless the last one is gone.
@@ -114,36 +143,38 @@ func (c *compiled) acquire() bool {
 // release gives a reference back; the last one unloads.
 func (c *compiled) release() {
 	if c.refs.Add(-1) == 0 {
+		c.unloadShadows()
 		for _, md := range c.held {
 			c.models.release(md)
 		}
 	}
 }
 
-// grow makes the graph of a route of several nodes.
-func (c *compiled) grow(ms *models) error {
-	const op = "pipeline.compile"
+// signatures returns those of the models that are held, by node path.
+func (c *compiled) signatures() map[string]schemas.Signature {
 	sigs := map[string]schemas.Signature{}
-	for i, r := range c.rev.Models {
+	for i, r := range c.nodes {
 		sigs[r.Node] = c.held[i].sig
 	}
-	check := &checker{}
-	if c.route = buildGraph(check, &c.rev.Spec, sigs); c.route == nil {
-		return check.faults.Err(op)
-	}
-	for _, n := range c.route.nodes {
-		i := slices.IndexFunc(c.rev.Models, func(r ResolvedModel) bool { return r.Node == n.path })
+	return sigs
+}
+
+// grow gives the nodes of a graph their models and makes it what is run. digest names it to the marks of rows that kill.
+func (c *compiled) grow(g *graph, digest string) {
+	c.route = g
+	for _, n := range g.nodes {
+		i := slices.IndexFunc(c.nodes, func(r ResolvedModel) bool { return r.Node == n.path })
 		if i >= 0 {
-			r := &c.rev.Models[i]
+			r := &c.nodes[i]
 			n.model, n.loaded, n.by = r, c.held[i], answeredBy(r.Name, r.Version, c.rev.Revision)
 		}
 	}
-	for _, s := range []*schemas.Schema{c.route.in, c.route.out} {
+	ms := c.models
+	for _, s := range []*schemas.Schema{g.in, g.out} {
 		ms.described.Store(s.ID(), s)
 	}
-	c.batcher = newGraphBatcher(c.route, c.rev.Revision, ms.lanes, ms.poison, ms.m)
+	c.batcher = newGraphBatcher(g, digest, ms.lanes, ms.poison, ms.m)
 	c.by = answeredBy(c.rev.Spec.Name, 0, c.rev.Revision)
-	return nil
 }
 
 // contextKey tells contexts apart. node, arm and by are indexes plus one; they are zero where the route is one model.

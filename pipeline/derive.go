@@ -40,6 +40,9 @@ func Derive(rev *Revision, sigs map[string]schemas.Signature, records []*lineage
 		if r.Revision != rev.Revision {
 			return nil, schemas.Errorf(schemas.Invalid, op, "a record is of revision %.12s, not %.12s", r.Revision, rev.Revision)
 		}
+		if !inRoute(r.Node) {
+			continue // of a shadow, which has no part in the answer
+		}
 		if byRow[r.Row.Row] == nil {
 			byRow[r.Row.Row] = map[string]*lineage.Record{}
 			rows = append(rows, r.Row.Row)
@@ -74,7 +77,7 @@ func (g *graph) derive(row int32, recs map[string]*lineage.Record, states States
 	in.AppendRange(root.Input, root.InputRow, root.InputRow+1)
 	t := &trace{by: []int32{-1}, failed: []*schemas.Error{nil}}
 	f := &flow{trace: t, ctx: context.Background(), g: g, past: &past{g: g, recs: recs, states: states}, host: func(err error) *schemas.Error { return schemas.AsError(op, err) }}
-	f.run(g.root, in, []int32{0}, out)
+	g.run(f, in, []int32{0}, out)
 	if f.past.err != nil {
 		return nil, f.past.err
 	}

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"fmt"
 	"strings"
+
+	"github.com/leatstream/leat/pipeline/route"
 )
 
 // sketch is what a drawing shows of one node.
@@ -14,15 +16,21 @@ type sketch struct {
 	edge  []string // why a row comes here from the node above: "90 %", "weight 2"
 	live  []string // what comes by, cell by cell as liveCells names them; empty: not known
 	below []sketch
+
+	shadow bool // beside the route: it is asked, and has no part in the answer
 }
+
+// undrawn reports whether there is nothing to draw: a route of one model, without shadows.
+func undrawn(rev *Revision) bool { return rev.Spec.Route.Model != "" && len(rev.Spec.Shadows) == 0 }
 
 // Draw draws the route of a revision as a tree for a terminal, a line for each node: its name, its kind or the version
 // that its reference means, the share or condition by which rows come to it, and how it works. It is "" for a route of one
-// model. Each line ends with a newline. An expression is drawn on one line, shortened to 60 characters.
+// model without shadows. Shadows hang at the root by dashes. Each line ends with a newline. An expression is drawn on one line,
+// shortened to 60 characters.
 //
 // With stats, which may be nil, each line says what comes by the node: below a line of headings, and for one model too.
 func Draw(rev *Revision, stats *RouteStats) string {
-	if rev.Spec.Route.Model != "" && stats == nil {
+	if undrawn(rev) && stats == nil {
 		return ""
 	}
 	root := sketchOf(rev, stats)
@@ -55,7 +63,7 @@ func Draw(rev *Revision, stats *RouteStats) string {
 // what becomes of them.
 func drawn(rows [][]string, s, above *sketch, first, rest string) [][]string {
 	var how []string
-	if above != nil && above.kind != "sequence" && len(s.edge) > 0 { // the order of steps is that of the lines
+	if above != nil && (above.kind != "sequence" || s.shadow) && len(s.edge) > 0 { // the order of steps is that of the lines
 		how = append(how, strings.Join(s.edge, ", "))
 	}
 	if len(s.notes) > 0 {
@@ -63,10 +71,14 @@ func drawn(rows [][]string, s, above *sketch, first, rest string) [][]string {
 	}
 	rows = append(rows, append([]string{first + s.title(), s.what(), strings.Join(how, "; ")}, s.live...))
 	for i := range s.below {
+		line := "─ "
+		if s.below[i].shadow {
+			line = "╌ "
+		}
 		if i < len(s.below)-1 {
-			rows = drawn(rows, &s.below[i], s, rest+"├─ ", rest+"│  ")
+			rows = drawn(rows, &s.below[i], s, rest+"├"+line, rest+"│  ")
 		} else {
-			rows = drawn(rows, &s.below[i], s, rest+"└─ ", rest+"   ")
+			rows = drawn(rows, &s.below[i], s, rest+"└"+line, rest+"   ")
 		}
 	}
 	return rows
@@ -86,10 +98,10 @@ func (s *sketch) what() string {
 	return s.kind
 }
 
-// DrawDot writes the route of a revision for Graphviz, left to right; "" for a route of one model. With stats, which may be
+// DrawDot writes the route of a revision for Graphviz, left to right; "" for a route of one model without shadows. With stats, which may be
 // nil, the edges say what goes along them.
 func DrawDot(rev *Revision, stats *RouteStats) string {
-	if rev.Spec.Route.Model != "" {
+	if undrawn(rev) {
 		return ""
 	}
 	var b strings.Builder
@@ -102,7 +114,11 @@ func DrawDot(rev *Revision, stats *RouteStats) string {
 		}
 		fmt.Fprintf(&b, "  n%d [label=%s%s];\n", id, dotText(s.box()), style)
 		if above >= 0 {
-			fmt.Fprintf(&b, "  n%d -> n%d [label=%s];\n", above, id, dotText(s.along()))
+			dashed := ""
+			if s.shadow {
+				dashed = ", style=dashed"
+			}
+			fmt.Fprintf(&b, "  n%d -> n%d [label=%s%s];\n", above, id, dotText(s.along()), dashed)
 		}
 	})
 	return b.String() + "}\n"
@@ -110,7 +126,7 @@ func DrawDot(rev *Revision, stats *RouteStats) string {
 
 // DrawMermaid is DrawDot for Mermaid.
 func DrawMermaid(rev *Revision, stats *RouteStats) string {
-	if rev.Spec.Route.Model != "" {
+	if undrawn(rev) {
 		return ""
 	}
 	var b strings.Builder
@@ -124,6 +140,8 @@ func DrawMermaid(rev *Revision, stats *RouteStats) string {
 		fmt.Fprintf(&b, "  n%d%s%s%s\n", id, open, mermaidText(s.box()), end)
 		switch edge := s.along(); {
 		case above < 0:
+		case s.shadow:
+			fmt.Fprintf(&b, "  n%d -.->|%s| n%d\n", above, mermaidText(edge), id)
 		case edge == "":
 			fmt.Fprintf(&b, "  n%d --> n%d\n", above, id)
 		default:
@@ -165,7 +183,30 @@ func sketchOf(rev *Revision, stats *RouteStats) sketch {
 	if stats != nil {
 		root.enliven(nil, RootPath, stats.byPath(), stats.Idle())
 	}
+	for i := range rev.Spec.Shadows {
+		x := &rev.Spec.Shadows[i]
+		s := sketchNode(&x.Node, x.Path(), models)
+		s.name, s.edge, s.shadow = x.Name, x.drawn(), true
+		if stats != nil {
+			s.unlive()
+			if of, ok := stats.Shadows[x.Name]; ok {
+				s.live = of.drawn()
+			}
+		}
+		root.below = append(root.below, s)
+	}
 	return root
+}
+
+func (x *Shadow) drawn() []string {
+	edge := "shadow"
+	if x.Sample != nil {
+		edge += fmt.Sprintf(" of %v %%", float64(x.rate())*100/route.Million)
+		if x.Key != "" {
+			edge += " by " + x.Key
+		}
+	}
+	return []string{edge}
 }
 
 func sketchNode(n *Node, path string, models map[string]string) sketch {

@@ -55,10 +55,39 @@ func (s *sketch) enliven(above *NodeFigures, path string, nodes map[string]*Node
 	}
 }
 
+// drawn are the cells of a shadow: its rows, and why it is not loaded. They are of all time.
+func (s ShadowState) drawn() []string {
+	rest := fmt.Sprintf("%d scored, %d shed", s.Scored, s.Shed)
+	if s.SampledOut > 0 {
+		rest += fmt.Sprintf(", %d not in the sample", s.SampledOut)
+	}
+	errors := strconv.FormatUint(s.Failed, 10)
+	if s.Error != "" {
+		errors += ", not loaded: " + shortened(s.Error)
+	} else if !s.Ready {
+		errors += ", not loaded yet"
+	}
+	return []string{"-", rest, "-", "-", errors}
+}
+
+// unlive gives a node of which no figures are kept, and those below it, empty cells.
+func (s *sketch) unlive() {
+	s.live = []string{"-", "-", "-", "-", "-"}
+	for i := range s.below {
+		s.below[i].unlive()
+	}
+}
+
 // along is what is written at the edge to a node.
 func (s *sketch) along() string {
 	edge := strings.Join(s.edge, ", ")
 	if s.live == nil {
+		return edge
+	}
+	switch {
+	case s.shadow:
+		return edge + "\n" + s.live[1]
+	case s.live[0] == "-":
 		return edge
 	}
 	now := "now " + s.live[1] + ", " + s.live[0] + " rows/s"

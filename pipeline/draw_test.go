@@ -44,6 +44,12 @@ route:
                     context: [size, speed]
                     minimum_share: 0.025
                     arms: [{name: left, model: large}, {name: right, model: small}]
+shadows:
+  - {name: forest, model: large@7}
+  - name: part
+    sample: 0.25
+    key: tail
+    cascade: [{name: quick, accept: "output.p > 0.5", model: small}, {name: slow, model: large}]
 `
 
 func revisionOf(t *testing.T, text string) *Revision {

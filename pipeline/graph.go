@@ -21,6 +21,7 @@ type graph struct {
 	root  graphNode
 	nodes []*nodeFacts // by index, parents before children
 	in    *schemas.Schema
+	give  *picker // from in to what the root reads; nil: they are the same
 	out   *schemas.Schema
 
 	bandits []*bandit
@@ -31,7 +32,7 @@ type nodeFacts struct {
 	index   int
 	above   int    // index of the parent; of the root 0
 	path    string // node path: "route/canary"
-	role    string // lineage.RoleArm, ...; of the root RolePrimary
+	role    string // lineage.RoleArm, ...; of the root RolePrimary or RoleShadow
 	in, out *schemas.Schema
 	arms    []string       // names of the children, where one of them is chosen for each row
 	model   *ResolvedModel // of a model node
@@ -155,7 +156,18 @@ func (g *graph) score(ctx context.Context, in, out *schemas.Batch, t *trace, own
 		t.failed = append(t.failed, nil)
 	}
 	t.sorted = false
-	t.flow.run(g.root, in, t.ids, out)
+	g.run(&t.flow, in, t.ids, out)
+}
+
+// run is that of the root, on the columns of the graph.
+func (g *graph) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
+	if g.give == nil {
+		f.run(g.root, in, ids, out)
+		return
+	}
+	part := g.give.all(in)
+	f.run(g.root, part, ids, out)
+	g.give.free(part, in)
 }
 
 // enter notes that rows came to a node, and returns where their visits are.

@@ -24,11 +24,21 @@ type builder struct {
 	sigs   map[string]schemas.Signature // of models, by node path; one that was not found is absent
 	graph  *graph
 	fields []schemas.Field
+	shadow bool              // it is the graph of a shadow
 	reader map[string]string // of a column: the node path that asked for it first
 }
 
-// buildGraph returns nil if there is a fault, or a model is not known; that is told already.
-func buildGraph(c *checker, s *Spec, sigs map[string]schemas.Signature) *graph {
+// buildGraph makes the graph of the route. It returns nil if there is a fault, or a model is not known; that is told already.
+//
+// The columns of a request may be more than those that the route reads: declared ones that only shadows read, as far as
+// sigs has the models of these.
+func buildGraph(c *checker, s *Spec, all map[string]schemas.Signature) *graph {
+	sigs := map[string]schemas.Signature{}
+	for path, sig := range all {
+		if inRoute(path) {
+			sigs[path] = sig
+		}
+	}
 	b := &builder{checker: c, spec: s, sigs: sigs, graph: &graph{}, reader: map[string]string{}}
 	before := len(c.faults)
 	if !b.collect(&s.Route, RootPath, RootPath, nil) {
@@ -56,12 +66,28 @@ func buildGraph(c *checker, s *Spec, sigs map[string]schemas.Signature) *graph {
 	if root == nil || len(c.faults) > before {
 		return nil
 	}
+	g := b.rooted(root)
+	if more := shadowsRead(s, all, env); len(more) > 0 {
+		g.widen(union(env, []graphNode{root}, more...))
+	}
+	return g
+}
+
+// rooted finishes the graph.
+func (b *builder) rooted(root graphNode) *graph {
 	for _, n := range b.graph.nodes[1:] {
 		above := n.path[:strings.LastIndexByte(n.path, '/')]
 		n.above = slices.IndexFunc(b.graph.nodes, func(o *nodeFacts) bool { return o.path == above })
 	}
 	b.graph.root, b.graph.in, b.graph.out = root, root.facts().in, root.facts().out
 	return b.graph
+}
+
+// widen has the graph take more columns than it reads.
+func (g *graph) widen(in *schemas.Schema) {
+	if own := g.root.facts().in; own.ID() != in.ID() {
+		g.in, g.give = in, newPicker(in, own)
+	}
 }
 
 // build makes a node that sees the columns of env; nil if there is a fault.
@@ -105,9 +131,13 @@ func (b *builder) model(facts *nodeFacts, at string, env *schemas.Schema) graphN
 			reads = append(reads, f.Features...)
 			facts.in = nil
 		case i < 0:
-			b.fault(at, "the model reads column %q, which is not there%s", f.Name, document.Meant(f.Name, namesOf(env)))
+			b.fault(at, "the model reads column %q, which is not there%s%s", f.Name, document.Meant(f.Name, namesOf(env)), b.advice())
 			return nil
 		case !sameType(env.Field(i), &f):
+			if b.shadow {
+				b.fault(at, "the model reads column %q as %s, and it is %s here: cast it in a transform before", f.Name, typeText(&f), typeText(env.Field(i)))
+				return nil
+			}
 			b.fault(at, "the model reads column %q as %s, and a step before makes it %s: cast it there", f.Name, typeText(&f), typeText(env.Field(i)))
 			return nil
 		default:
@@ -125,6 +155,14 @@ func (b *builder) model(facts *nodeFacts, at string, env *schemas.Schema) graphN
 	}
 	n.work = n.pack.Work()
 	return n
+}
+
+// advice is what else a shadow could do about a column that it does not see.
+func (b *builder) advice() string {
+	if b.shadow {
+		return "; a shadow reads what requests have: say it under columns"
+	}
+	return ""
 }
 
 // below builds the children of a node; nil if one has a fault.

@@ -236,6 +236,8 @@ type State struct {
 	Serving  string `json:"serving"`  // revision that answers now; "" for none
 	Revision string `json:"revision"` // active revision
 	Error    string `json:"error,omitempty"`
+
+	Shadows map[string]ShadowState `json:"shadows,omitempty"` // by name
 }
 
 // State of a pipeline in this process.

@@ -26,6 +26,7 @@ type Metrics struct {
 
 	transactions *prometheus.CounterVec // by outcome
 	nodes        *nodeMetrics
+	shadowRows   *prometheus.CounterVec // same
 }
 
 // latency buckets from 50 us to 13 s.
@@ -56,9 +57,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 
 		transactions: count("leat_transactions_total", "Transactions of a topic by outcome: committed, failed (and tried again), revoked, given_up.", "pipeline", "outcome"),
 		nodes:        newNodeMetrics(),
+		shadowRows:   count("leat_shadow_rows_total", "Rows of shadows by outcome: scored, sampled_out, shed (dropped: no idle core for them, or not loaded), failed.", "pipeline", "shadow", "outcome"),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.batchRows, m.inflight, m.loaded, m.loadFails, m.nodes)
+		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.nodes)
 	}
 	return m
 }
@@ -68,7 +70,7 @@ func (m *Metrics) forget(pipeline string) {
 	of := prometheus.Labels{"pipeline": pipeline}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.loaded, m.loadFails} {
+	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails} {
 		v.DeletePartialMatch(of)
 	}
 }

@@ -279,12 +279,20 @@ func (n Node) rewrite(fn func(Node) Node) Node {
 // Refs returns the model reference of every node that names one, by node path.
 func (s *Spec) Refs() map[string]string {
 	refs := map[string]string{}
-	s.Route.Walk(RootPath, RootPath, func(path, _ string, n *Node) {
+	s.Walk(func(path, _ string, n *Node) {
 		if n.Model != "" {
 			refs[path] = n.Model
 		}
 	})
 	return refs
+}
+
+// Walk calls fn for every node of the route, then of the shadows: see Node.Walk.
+func (s *Spec) Walk(fn func(path, at string, n *Node)) {
+	s.Route.Walk(RootPath, RootPath, fn)
+	for i := range s.Shadows {
+		s.Shadows[i].Walk(s.Shadows[i].Path(), document.Index("shadows", i), fn)
+	}
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -16,7 +16,9 @@ type RouteStats struct {
 	Process  string      `json:"process"`
 	Since    time.Time   `json:"since"`  // the process serves the pipeline
 	Window   float64     `json:"window"` // seconds that the recent figures are of, 60 at most
-	Nodes    []NodeStats `json:"nodes"`  // parents first
+	Nodes    []NodeStats `json:"nodes"`  // of the route, parents first
+
+	Shadows map[string]ShadowState `json:"shadows,omitempty"` // by name
 }
 
 // NodeStats is one node, over all revisions that have it.
@@ -70,6 +72,7 @@ func (h *Host) RouteStats(name string) (*RouteStats, error) {
 	}
 	s := p.nodes.stats(sinceStart(), c)
 	s.Pipeline, s.Revision, s.Process = name, c.rev.Revision, h.Process
+	s.Shadows = p.state().Shadows
 	return s, nil
 }
 

@@ -38,6 +38,8 @@ type processor struct {
 		broken bool   // a source ended that nobody drained
 		pins   []*compiled
 		closed bool // no pins are kept any more
+
+		shadows map[string]*shadowQueue // by name
 	}
 	changed chan struct{} // capacity 1: something in mu changed
 	pinning chan struct{} // capacity 1: held by who loads a version that a caller named; one at a time
@@ -46,6 +48,9 @@ type processor struct {
 	ended   chan struct{}   // closed when run has returned
 
 	online, durable doors
+
+	loading     sync.WaitGroup     // of shadows of the active revision
+	stopLoading context.CancelFunc // nil: none is loaded
 }
 
 // doors are the open bindings of one kind and what runs them.
@@ -122,6 +127,16 @@ func (p *processor) state() State {
 		s.Error = p.mu.err.Error()
 	}
 	s.Ready = s.Error == "" && s.Serving == s.Revision && p.mu.opened == s.Revision
+	if p.mu.wanted != nil {
+		for i := range p.mu.wanted.Spec.Shadows {
+			if q := p.mu.shadows[p.mu.wanted.Spec.Shadows[i].Name]; q != nil {
+				if s.Shadows == nil {
+					s.Shadows = map[string]ShadowState{}
+				}
+				s.Shadows[q.name] = q.report(s.Revision)
+			}
+		}
+	}
 	return s
 }
 
@@ -195,11 +210,13 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 			return err
 		}
 		p.nodes.follow(c)
+		p.cast(c)
 		p.active.Store(c)
 		if old != nil {
 			old.release()
 		}
 		p.unpin()
+		p.castActive(c)
 		p.host.Log.Info("revision active", "pipeline", p.name, "revision", rev.Revision[:min(12, len(rev.Revision))], "model", c.by.label[0], "cause", rev.Cause)
 	}
 	if err := p.closeBroken(ctx); err != nil {
@@ -303,7 +320,13 @@ func (p *processor) close(ctx context.Context) {
 	p.mu.Lock()
 	p.mu.closed = true
 	gone := p.mu.gone
+	shadows := p.mu.shadows
 	p.mu.Unlock()
+	p.stop()
+	for _, q := range shadows {
+		q.close()
+	}
+	p.loading.Wait()
 	p.unpin()
 	if c := p.active.Load(); c != nil {
 		c.release()

@@ -98,6 +98,18 @@ func nested(deep int, node string) string {
 	return "route: {" + node + "}"
 }
 
+func shadows(of string) string {
+	return "route: {model: risk}\nshadows: [{" + of + "}]"
+}
+
+func manyShadows(n int) string {
+	all := "name: s0, model: risk"
+	for i := range n - 1 {
+		all += fmt.Sprintf("}, {name: t%d, model: risk", i)
+	}
+	return shadows(all)
+}
+
 func manyArms(n int) string {
 	var arms []string
 	for i := range n {
@@ -204,6 +216,16 @@ var badRoutes = []struct {
 	{"dtype of a tensor", split("", "model: risk", "model: risk") + "\ncolumns: {vector: 'float32[2]'}", []string{`line 5: columns.vector: unknown dtype "float32[2]"`}, true},
 	{"declared without a name", split("", "model: risk", "model: risk") + "\ncolumns: {'': string}", []string{`line 5: columns: column "": a name has 1 to 256 bytes`}, true},
 	{"declared as a list", split("", "model: risk", "model: risk") + "\ncolumns: [tenant]", []string{`line 5: columns: want a map, got a list`}, true},
+	{"shadow without a name", shadows("model: risk"), []string{`line 5: shadows[0].name: missing; it names the shadow in records and metrics, and its group`}, true},
+	{"two shadows of one name", shadows("name: a, model: risk}, {name: a, model: deep"), []string{`line 5: shadows[1].name: "a" is the name of shadows[0] too; shadows have names of their own`}, false},
+	{"shadow misnamed", shadows("name: Forest, model: risk"), []string{`line 5: shadows[0].name: `}, true},
+	{"shadow of nothing", shadows("name: a"), []string{`line 5: shadows[0]: names nothing to run; want one of model, split`}, true},
+	{"sample in percent", shadows("name: a, sample: 25, model: risk"), []string{`line 5: shadows[0].sample: 25: want a share from 0 to 1, such as 0.25 for a quarter of the rows`}, true},
+	{"sample below nothing", shadows("name: a, sample: -0.5, model: risk"), []string{`line 5: shadows[0].sample: -0.5: want a share from 0 to 1`}, true},
+	{"too much at once", shadows("name: a, concurrency: 1000, model: risk"), []string{`line 5: shadows[0].concurrency: 1000: want 1 to 64 batches`}, true},
+	{"budget of all memory", shadows("name: a, budget: 10000000, model: risk"), []string{`line 5: shadows[0].budget: 10000000: want 1 to 1048576 rows`}, true},
+	{"weight of a shadow", shadows("name: a, weight: 5, model: risk"), []string{`line 5: shadows[0].weight: unknown key; want one of name, sample, key, concurrency, budget, model`}, true},
+	{"too many shadows", manyShadows(17), []string{`line 5: shadows: 17 shadows: at most 16`}, true},
 }
 
 // badGraphs is what is wrong with a route once its models are known.
@@ -254,7 +276,7 @@ var badGraphs = []struct {
 	{"column of the same transform", "route: {sequence: [{name: a, transform: {columns: {x: input.b, y: input.x}}}, {name: b, model: risk}]}\ncolumns: {b: float64}", []string{`line 4: route.sequence[0].transform.columns.y: 1:6: no column "x" in input; want one of amount, country, b`}},
 	{"column of nothing", made("x", "null", "risk"), []string{`line 4: route.sequence[0].transform.columns.x: 1:1: the result is null, which no column holds; want a value beside it`}},
 	{"column of a loop", made("x", "[1, 2].exists(x, x > 1)", "risk"), []string{`line 4: route.sequence[0].transform.columns.x: 1:14: comprehensions (exists) are not run here; max, min, sum, mean, argmax and in work on lists`}},
-	{"declared and not read", split("", "model: risk", "model: risk") + "\ncolumns: {extra: string}", []string{`line 5: columns.extra: no node of the route reads it; leave it out`}},
+	{"declared and not read", split("", "model: risk", "model: risk") + "\ncolumns: {extra: string}", []string{`line 5: columns.extra: no node reads it; leave it out`}},
 	{"declared as another type", split("", "model: risk", "model: risk") + "\ncolumns: {amount: string}", []string{`line 5: columns.amount: column "amount" is string here, and float64 for route/a`}},
 	{"context of an absent column", armed("policy: linucb, context: [amuont], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context[0]: no column "amuont"; did you mean "amount"?; the type of one that no model reads is said under columns`}},
 	{"context of text", armed("policy: linucb, context: [amount, country], reward: feedback.reward", "risk", "risk"), []string{`line 4: route.bandit.context[1]: column "country" is string; a bandit chooses by numbers and bools: make one of it in a transform before`}},
@@ -263,6 +285,15 @@ var badGraphs = []struct {
 	{"entity of an absent column", split("", "model: risk", "model: deep") + "\nfeedback: {entity: contry}", []string{`line 5: feedback.entity: no column "contry" in requests of this pipeline; did you mean "country"?; one that a split's key or a condition reads is there too`}},
 	{"entity of a float", split("", "model: risk", "model: deep") + "\nfeedback: {entity: amount}", []string{`line 5: feedback.entity: column "amount" is float64: want text, integers, booleans or times`}},
 	{"mask of an absent column", split("", "model: risk", "model: deep") + "\nrecord: {mask: [amuont]}", []string{`line 5: record.mask[0]: no column "amuont" in the model's signature; did you mean "amount"?`}},
+	{"shadow of an unknown model", shadows("name: a, model: rosk"), []string{`line 5: shadows[0].model: no model rosk@champion; did you mean "risk@champion"?`}},
+	{"shadow of columns that are not there", shadows("name: a, model: deep"), []string{`line 5: shadows[0].model: the model reads column "hours", which is not there; want one of amount, country; a shadow reads what requests have: say it under columns`}},
+	{"shadow of another type", shadows("name: a, model: texts"), []string{`line 5: shadows[0].model: the model reads column "amount" as string, and it is float64 here: cast it in a transform before`}},
+	{"sampled by an absent column", shadows("name: a, key: tail, model: risk"), []string{`line 5: shadows[0].key: no column "tail"; want one of amount, country; a column that the route does not read is said under columns`}},
+	{"sampled by a fraction", shadows("name: a, key: amount, model: risk"), []string{`line 5: shadows[0].key: column "amount" is float64; a key is text, a whole number, a bool or a timestamp`}},
+	{"shadow parts by an absent column", shadows("name: a, split: {key: tail, arms: [{name: b, weight: 50, model: risk}, {name: c, weight: 50, model: risk}]}"), []string{`line 5: shadows[0].split.key: no column "tail"`}},
+	{"shadow without a model", shadows("name: a, transform: {columns: {x: input.amount}}"), []string{`line 5: shadows[0]: runs no model; a shadow has at least one`}},
+	{"bandit in a shadow", shadows("name: a, bandit: {policy: ucb1, reward: feedback.label, arms: [{name: b, model: risk}, {name: c, model: risk}]}"), []string{`line 5: shadows[0].bandit: feedback is about what was answered, and nobody sees what a shadow answers`}},
+	{"condition in a shadow", shadows("name: a, switch: [{name: b, when: input.amuont > 1.0, model: risk}, {name: c, model: risk}]"), []string{`line 5: shadows[0].switch[0].when: 1:6: no column "amuont" in input`}},
 }
 
 // told fails unless an error holds exactly the faults.
@@ -277,7 +308,7 @@ func told(t *testing.T, err error, want []string) {
 		if !strings.Contains(lines[i], w) {
 			t.Errorf("says %q\nwithout %q", lines[i], w)
 		}
-		if fs[i].Line == 0 || !strings.HasPrefix(fs[i].Path, "route") && !strings.HasPrefix(fs[i].Path, "columns") && !strings.HasPrefix(fs[i].Path, "record") && !strings.HasPrefix(fs[i].Path, "feedback") {
+		if fs[i].Line == 0 || !strings.HasPrefix(fs[i].Path, "route") && !strings.HasPrefix(fs[i].Path, "columns") && !strings.HasPrefix(fs[i].Path, "record") && !strings.HasPrefix(fs[i].Path, "feedback") && !strings.HasPrefix(fs[i].Path, "shadows") {
 			t.Errorf("fault at %q, line %d", fs[i].Path, fs[i].Line)
 		}
 	}

@@ -93,9 +93,10 @@ func schemaOfSpec() map[string]any {
 		"columns": map[string]any{
 			"type": "object", "maxProperties": maxDeclared, "propertyNames": map[string]any{"minLength": 1},
 			"additionalProperties": map[string]any{"enum": schemas.DTypes()},
-			"description":          "Columns of requests that no model reads, with their types: keys and conditions of the route read them.",
+			"description":          "Columns of requests that no model of the route reads, with their types: keys, conditions and shadows read them.",
 		},
-		"route": map[string]any{"$ref": "#/$defs/node"},
+		"route":   map[string]any{"$ref": "#/$defs/node"},
+		"shadows": schemaOfShadows(),
 	})
 	s["dependentRequired"] = map[string]any{"output": []string{"input"}}
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"

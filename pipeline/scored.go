@@ -149,6 +149,7 @@ func (dr *door) finish(r *run, items []item, w *work) {
 		dr.answerBytes.Store(int64(1 + len(w.buf)/len(items)))
 	}
 	dr.observe(r, items, failed)
+	dr.offer(r, items)
 	dr.commit.add(r, items, w, now) // from here on w is the committer's
 }
 
@@ -329,10 +330,16 @@ func (w *work) bury(d *connectors.Delivery, cause error) {
 
 // row is the envelope of an item's first row.
 func (it *item) envelope(row *lineage.Row, r *run, scored time.Time) {
+	it.stamp(row)
+	row.BatchSize, row.BatchRow = int32(r.in.Rows()), int32(it.from)
+	row.Queue, row.Score, row.Scored = r.start.Sub(it.received), r.took, scored
+}
+
+// stamp fills what is known of an item's rows before they are scored.
+func (it *item) stamp(row *lineage.Row) {
 	*row = lineage.Row{
 		RequestID: it.id, Attempt: int32(max(it.d.Attempt, 1)), From: it.d.From, InputDigest: it.digest,
-		Status: lineage.StatusOK, Propensity: 1, BatchSize: int32(r.in.Rows()), BatchRow: int32(it.from),
-		Queue: r.start.Sub(it.received), Score: r.took, Received: it.received, Scored: scored,
+		Status: lineage.StatusOK, Propensity: 1, Received: it.received,
 	}
 	if h := it.d.Header; len(h) > 0 {
 		row.TraceID = traceID(h)

@@ -29,6 +29,7 @@ type Spec struct {
 	Feedback    *Feedback         `yaml:"feedback,omitempty" json:"feedback,omitempty"`
 	Columns     map[string]string `yaml:"columns,omitempty" json:"columns,omitempty"` // of requests, which no model reads: name to dtype
 	Route       Node              `yaml:"route" json:"route"`
+	Shadows     []Shadow          `yaml:"shadows,omitempty" json:"shadows,omitempty"`
 
 	text *document.Value // what it was parsed from, so that faults found later still name a line; nil otherwise
 }
@@ -102,7 +103,7 @@ type Revision struct {
 	Revision   string            `json:"revision"`    // SHA-256(spec digest, sorted (node path, model digest)), hex
 	SpecDigest string            `json:"spec_digest"` // SHA-256 of the RFC 8785 JSON of the spec with defaults filled in, hex
 	Spec       Spec              `json:"spec"`        // with defaults filled in
-	Models     []ResolvedModel   `json:"models"`      // sorted by node path
+	Models     []ResolvedModel   `json:"models"`      // sorted by node path: those of the route, then those of the shadows
 	Signature  schemas.Signature `json:"signature"`   // of the pipeline
 	Created    time.Time         `json:"created"`
 	Cause      string            `json:"cause"` // "apply", "push", "promote flight-delay@2", ...
@@ -110,7 +111,7 @@ type Revision struct {
 
 // ResolvedModel is what one node's reference meant when the revision was made.
 type ResolvedModel struct {
-	Node    string `json:"node"` // node path: "route"
+	Node    string `json:"node"` // node path: "route", "shadows/forest"
 	Ref     string `json:"ref"`  // as written: "fraud@champion"
 	Name    string `json:"name"`
 	Version int    `json:"version"`

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -17,8 +18,8 @@ const DefaultDeadline = Duration(5 * time.Second)
 const DefaultWithin = Duration(24 * time.Hour)
 
 // Defaulted returns a copy with every default filled in: lineage, deadline, how long feedback may mean a decision about its
-// entity, a bare model name as NAME@champion, weights of a split in parts, the quorum of an ensemble, and the parameters of a
-// bandit. The
+// entity, a bare model name as NAME@champion, weights of a split in parts, the quorum of an ensemble, the parameters of a
+// bandit, and concurrency and budget of a shadow. The
 // default of delivery is that it is absent, as in specs that are older than the field. Two specs that mean the same are
 // equal after it. It shares no map or slice with s.
 func (s Spec) Defaulted() Spec {
@@ -64,7 +65,7 @@ func (s Spec) Defaulted() Spec {
 			s.Feedback.Within = DefaultWithin
 		}
 	}
-	s.Route = s.Route.rewrite(func(n Node) Node {
+	fill := func(n Node) Node {
 		if ref, err := schemas.ParseModelRef(n.Model); err == nil {
 			n.Model = ref.String()
 		}
@@ -78,7 +79,20 @@ func (s Spec) Defaulted() Spec {
 			n.Bandit.fill()
 		}
 		return n
-	})
+	}
+	s.Route = s.Route.rewrite(fill)
+	s.Shadows = slices.Clone(s.Shadows)
+	for i := range s.Shadows {
+		x := &s.Shadows[i]
+		x.Node = x.Node.rewrite(fill)
+		if x.Sample != nil && *x.Sample == 1 {
+			x.Sample = nil
+		}
+		x.Concurrency, x.Budget = cmp.Or(x.Concurrency, 1), cmp.Or(x.Budget, DefaultShadowBudget)
+	}
+	if len(s.Shadows) == 0 {
+		s.Shadows = nil
+	}
 	return s
 }
 

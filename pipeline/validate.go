@@ -139,6 +139,7 @@ func (s *Spec) faults() document.Faults {
 	c.feedback(s)
 	c.declared(s.Columns)
 	c.node(&s.Route, RootPath, 1)
+	c.shadows(s)
 	return c.faults
 }
 
@@ -408,7 +409,7 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 	c := &checker{text: s.text}
 	c.server(s, f)
 	refs, where := s.Refs(), map[string]string{}
-	s.Route.Walk(RootPath, RootPath, func(path, at string, _ *Node) { where[path] = at })
+	s.Walk(func(path, at string, _ *Node) { where[path] = at })
 	sigs := map[string]schemas.Signature{}
 	models := make([]ResolvedModel, 0, len(refs))
 	for _, path := range sortedKeys(refs) {
@@ -432,14 +433,15 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 		sigs[path] = v.Probed.Signature
 	}
 	switch only, one := sigs[RootPath]; {
-	case one && s.Route.Model != "":
+	case one && s.Route.Model != "" && len(s.Shadows) == 0:
 		sig = only
-	case s.Route.Model == "":
+	case one || s.Route.Model == "":
 		if g := buildGraph(c, s, sigs); g != nil {
 			sig = schemas.Signature{Inputs: g.in, Outputs: g.out}
+			c.shadowGraphs(s, sigs, g.in)
 		}
 	}
-	if len(models) == 0 && len(c.faults) == 0 {
+	if len(ofRoute(models)) == 0 && len(c.faults) == 0 {
 		c.fault(RootPath, "runs no model; a pipeline has at least one")
 	}
 	c.unread(s, sig)
@@ -470,7 +472,7 @@ func (c *checker) unread(s *Spec, sig schemas.Signature) {
 	}
 	for _, name := range sortedKeys(s.Columns) {
 		if sig.Inputs.Index(name) < 0 {
-			c.fault(document.Join("columns", name), "no node of the route reads it; leave it out")
+			c.fault(document.Join("columns", name), "no node reads it; leave it out")
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/leatstream/leat/connectors/memory"
@@ -40,7 +41,9 @@ func (a *app) announce(ctx context.Context, rev *pipeline.Revision) {
 	name := rev.Spec.Name
 	meta := map[string]string{"pipeline": name, "revision": rev.Revision, "inputs": rev.Signature.Inputs.String(), "outputs": rev.Signature.Outputs.String()}
 	for _, m := range rev.Models {
-		meta["model"] = m.Name + "@" + strconv.Itoa(m.Version)
+		if !strings.HasPrefix(m.Node, pipeline.ShadowPath+"/") {
+			meta["model"] = m.Name + "@" + strconv.Itoa(m.Version)
+		}
 	}
 	err := a.client.Register(ctx, nats.Service{
 		Name: name, Version: "1.0.0", Description: rev.Spec.Description, Group: group, Metadata: meta,

@@ -16,6 +16,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/route"
 )
 
 // routes is the folder of a pipeline for each kind of node.
@@ -169,6 +170,31 @@ func TestExampleRoutes(t *testing.T) {
 		t.Errorf("what came by the cascade: %q, want %q", came, want)
 	}
 	has(t, ok(t, "pipelines", "show", "flights-cascade", "--dot", "--live"), "now 100.0 %, answers 50.0 %, ")
+	tail := ""
+	for i := 0; tail == "" || !route.SampledString("flights-shadows/shadows/careful", tail, route.Million/2); i++ {
+		tail = fmt.Sprintf("N%dMQ", 500+i)
+	}
+	a := askOne(t, "flights-shadows", flight, map[string]any{"tailnum": tail})
+	if a.Model != "flight-delay" || a.Label != linear.Label || math.Abs(a.Probabilities[1]-linear.Probabilities[1]) > 1e-6 {
+		t.Errorf("the route with shadows answers %+v, want %+v", a, linear)
+	}
+	var visits []string
+	eventually(t, "the shadows are recorded", func() bool {
+		visits = nil
+		for _, v := range okJSON[lineage.GetReply](t, "lineage", "get", a.id).Records {
+			visits = append(visits, strings.Join(strings.Fields(v.Node+" "+v.Role+" "+v.Arm+" "+v.Model+" "+v.Status), " "))
+		}
+		return len(visits) == 5
+	})
+	slices.Sort(visits)
+	if got := strings.Join(visits, "\n"); got != "route primary flight-delay ok\nshadows/careful shadow large flight-boost ok\nshadows/careful/large stage flight-boost ok\n"+
+		"shadows/careful/small stage flight-delay ok\nshadows/trees shadow flight-boost ok" {
+		t.Errorf("went\n%s", got)
+	}
+	has(t, ok(t, "lineage", "list", "--pipeline", "flights-shadows", "--role", "shadow"), "flight-boost")
+	has(t, ok(t, "lineage", "explain-route", a.id), "nothing was to be decided")
+	has(t, ok(t, "pipelines", "show", "flights-shadows"), "1 scored, 0 shed")
+	has(t, ok(t, "pipelines", "show", "flights-shadows", "--mermaid", "--live"), `-.->|"shadow<br/>1 scored, 0 shed"|`)
 	for _, path := range files {
 		name := "flights-" + strings.TrimSuffix(filepath.Base(path), ".yaml")
 		show := ok(t, "pipelines", "show", name)

@@ -169,8 +169,8 @@ func (s *scoring) describe(ctx context.Context) error {
 	if s.flags.version == 0 {
 		return nil
 	}
-	if len(d.Models) != 1 {
-		return fmt.Errorf("pipeline %s runs %d models: --version fits a pipeline of one", s.pipeline, len(d.Models))
+	if d.Spec.Route.Model == "" {
+		return fmt.Errorf("pipeline %s has a route of several nodes: --version fits one of a model alone", s.pipeline)
 	}
 	ref := d.Models[0].Name + "@" + strconv.Itoa(s.flags.version)
 	var m control.ModelDetail

@@ -13,6 +13,7 @@ import (
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/internal/fault"
+	"github.com/leatstream/leat/pipeline/internal/priority"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -102,6 +103,9 @@ func (s *Service) workOnce(ctx context.Context, j *Job, log *slog.Logger) error 
 	return g.Wait()
 }
 
+// behindOnline is how much less than a request's thread a job's worker weighs with the system's scheduler.
+const behindOnline = 10
+
 // behind does a chunk: while there is online traffic on a thread that steps back, which costs a tenth of a job's speed,
 // else here.
 func (w *worker) behind(ctx context.Context, d *connectors.Delivery) error {
@@ -110,7 +114,9 @@ func (w *worker) behind(ctx context.Context, d *connectors.Delivery) error {
 	}
 	done := make(chan error, 1)
 	go func() { // a goroutine of its own, since its thread must end with it: priority given away does not come back
-		stepBack(w.log)
+		if err := priority.StepBack(behindOnline); err != nil {
+			w.log.Warn("jobs run at the priority of requests", "error", err)
+		}
 		done <- w.do(ctx, d)
 	}()
 	return <-done
