@@ -74,6 +74,9 @@ func (r *StreamReader) Scan(ctx context.Context, q Query, fn func(*Record) (bool
 type events struct {
 	record   func(*Record) (bool, error)
 	feedback func(*Feedback) (bool, error)
+
+	begin func(*schemas.Entry) // of a message; not if several logs are followed
+	end   func() bool
 }
 
 // scan chooses the logs. data false leaves inputs and outputs out; back, if not 0, bounds the messages that are read
@@ -182,7 +185,12 @@ func (s *scan) run(ctx context.Context) error {
 			return false
 		}
 		var more bool
-		more, failed = s.entry(ctx, e)
+		if s.on.begin != nil {
+			s.on.begin(e)
+		}
+		if more, failed = s.entry(ctx, e); more && failed == nil && s.on.end != nil {
+			more = s.on.end()
+		}
 		s.stopped = s.stopped || !more
 		return more && failed == nil
 	})

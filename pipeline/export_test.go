@@ -21,3 +21,17 @@ func (h *Host) Queued(ref string) int {
 	}
 	return n
 }
+
+// BanditSnapshots returns what the bandits of a pipeline know here, by node path: a snapshot each.
+func (h *Host) BanditSnapshots(name string) map[string][]byte {
+	h.mu.Lock()
+	f := &h.mu.procs[name].bandits
+	h.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := map[string][]byte{}
+	for path, b := range f.mu.bandits {
+		all[path], _ = b.learner.Snapshot()
+	}
+	return all
+}

@@ -199,7 +199,7 @@ func (w *world) begin(grace time.Duration) *process {
 	}
 	p.Host, err = pipeline.NewHost(w.config, pipeline.Deps{
 		Watch: p.watch, Store: p.model, Loaders: []scorers.Loader{p.model}, Online: p.online, Topic: p.topic,
-		Lineage: p.stream, WAL: p.wal, Refuse: p.stream.Refuse, Codec: codec.For, Formats: w.formats, CPU: "test", Poison: poison, Log: w.log,
+		Lineage: p.stream, WAL: p.wal, Learning: &pipeline.Learning{Journal: lineage.NewJournal(p.reader), Snapshots: state}, Refuse: p.stream.Refuse, Codec: codec.For, Formats: w.formats, CPU: "test", Poison: poison, Log: w.log,
 	})
 	w.must(err)
 	go func() {

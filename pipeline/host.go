@@ -65,14 +65,16 @@ type Deps struct {
 	Loaders []scorers.Loader
 	Lineage lineage.Appender // and lineage.Encoder, where a pipeline may be exactly once
 	WAL     WriteAhead
-	Refuse  func(lineage.Refusal)                         // does not block
-	Codec   func(*schemas.Message) (schemas.Codec, error) // of a request
-	Formats *codec.Set                                    // of events; nil: those that need no schema registry
-	CPU     string                                        // features that decide bits
-	Poison  *Poison                                       // nil: deaths during a run are not traced to their rows
-	Metrics *Metrics
-	Log     *slog.Logger
-	Process string // this process, as RouteStats name it
+	// Learning is what bandits learn from; nil: they decide as if there were no feedback.
+	Learning *Learning
+	Refuse   func(lineage.Refusal)                         // does not block
+	Codec    func(*schemas.Message) (schemas.Codec, error) // of a request
+	Formats  *codec.Set                                    // of events; nil: those that need no schema registry
+	CPU      string                                        // features that decide bits
+	Poison   *Poison                                       // nil: deaths during a run are not traced to their rows
+	Metrics  *Metrics
+	Log      *slog.Logger
+	Process  string // this process, as RouteStats name it
 }
 
 // Host runs the pipelines of one process: it follows the control plane, loads what active revisions need, and serves

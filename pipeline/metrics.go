@@ -25,6 +25,8 @@ type Metrics struct {
 	loadFails *prometheus.CounterVec
 
 	transactions *prometheus.CounterVec // by outcome
+	behind       *prometheus.GaugeVec
+	learning     *prometheus.GaugeVec
 	nodes        *nodeMetrics
 	shadowRows   *prometheus.CounterVec // same
 }
@@ -56,11 +58,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		loadFails: count("leat_load_failures_total", "Revisions that could not be loaded; the one before goes on serving.", "pipeline"),
 
 		transactions: count("leat_transactions_total", "Transactions of a topic by outcome: committed, failed (and tried again), revoked, given_up.", "pipeline", "outcome"),
+		behind:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_bandit_behind_seconds", Help: "For how long the pipeline's bandits have not known all feedback in the lineage; 0: they know it."}, []string{"pipeline"}),
+		learning:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_bandit_learning", Help: "1 if the pipeline's bandits read the lineage; 0: they cannot, and go on with what they know."}, []string{"pipeline"}),
 		nodes:        newNodeMetrics(),
 		shadowRows:   count("leat_shadow_rows_total", "Rows of shadows by outcome: scored, sampled_out, shed (dropped: no idle core for them, or not loaded), failed.", "pipeline", "shadow", "outcome"),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.nodes)
+		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.behind, m.learning, m.nodes)
 	}
 	return m
 }
@@ -70,7 +74,7 @@ func (m *Metrics) forget(pipeline string) {
 	of := prometheus.Labels{"pipeline": pipeline}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails} {
+	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails, m.behind, m.learning} {
 		v.DeletePartialMatch(of)
 	}
 }

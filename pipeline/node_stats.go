@@ -55,6 +55,8 @@ func (h *Host) Operations() []api.Operation {
 	return []api.Operation{
 		api.Op("pipelines.stats", "GET", "/v1/pipelines/{name}/stats", api.Read, "Rows, shares, rates, errors and latency of each node of a pipeline, in the process that answers.",
 			func(_ context.Context, r *statsRequest) (*RouteStats, error) { return h.RouteStats(r.Name) }),
+		api.Op("pipelines.bandits", "GET", "/v1/pipelines/{name}/bandits", api.Read, "What the bandits of a pipeline have learnt, and how far behind the lineage they are, in the process that answers.",
+			func(ctx context.Context, r *statsRequest) (*BanditStatus, error) { return h.BanditStatus(ctx, r.Name) }),
 	}
 }
 

@@ -48,6 +48,7 @@ type processor struct {
 	ended   chan struct{}   // closed when run has returned
 
 	online, durable doors
+	bandits         follower
 
 	loading     sync.WaitGroup     // of shadows of the active revision
 	stopLoading context.CancelFunc // nil: none is loaded
@@ -70,6 +71,7 @@ type series struct {
 func newProcessor(ctx context.Context, h *Host, name string) *processor {
 	p := &processor{host: h, name: name, changed: make(chan struct{}, 1), pinning: make(chan struct{}, 1), ended: make(chan struct{}), nodes: newNodeBook()}
 	p.stopped, p.stop = context.WithCancel(ctx)
+	p.bandits.p = p
 	return p
 }
 
@@ -210,6 +212,10 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 			return err
 		}
 		p.nodes.follow(c)
+		if err := p.bandits.adopt(p.stopped, c); err != nil {
+			c.release()
+			return err
+		}
 		p.cast(c)
 		p.active.Store(c)
 		if old != nil {
@@ -317,6 +323,7 @@ func (p *processor) close(ctx context.Context) {
 	if err := errors.Join(p.online.close(ctx), p.closeTopic(ctx)); err != nil {
 		p.host.Log.Warn("doors closed before all was settled", "pipeline", p.name, slog.Any("error", err))
 	}
+	p.bandits.halt(ctx)
 	p.mu.Lock()
 	p.mu.closed = true
 	gone := p.mu.gone

@@ -56,6 +56,7 @@ type app struct {
 	stream   *lineage.Stream
 	reader   *lineage.StreamReader
 	keeper   *lineage.Keeper
+	learning *pipeline.Learning
 	host     *pipeline.Host
 	jobs     *bulk.Service
 	feedback *feedback.Service
@@ -188,6 +189,7 @@ func (a *app) openModels(ctx context.Context) error {
 	cc.Records = func(ctx context.Context, id string, limit int) ([]*lineage.Record, error) {
 		return a.reader.Get(ctx, id, limit)
 	}
+	cc.Learning = func() *pipeline.Learning { return a.learning }
 	history, err := a.client.OpenLog(ctx, cc.Log())
 	if err != nil {
 		return err
@@ -220,9 +222,10 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 	a.reader = lineage.NewReader(logs, catalogue, a.cfg.Lineage.Config, a.describe)
 	a.reader.JoinBy(a.entityOf)
 	a.keeper = lineage.NewKeeper(a.reader, state)
+	a.learning = &pipeline.Learning{Journal: lineage.NewJournal(a.reader), Snapshots: state}
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
 		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
-		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
+		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Learning: a.learning, Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
 		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log, Process: processName(),
 	})
 	d := feedback.Deps{Lineage: a.stream, Exists: a.exists, Online: a.feedbackDoor, Refuse: a.stream.Refuse, Metrics: feedback.NewMetrics(a.metrics), Log: a.log}

@@ -40,6 +40,8 @@ type Config struct {
 	Facts pipeline.Facts `yaml:"-"` // what specs are checked against
 	// Records returns the records of a request, for Explain; nil: there is no lineage.
 	Records func(ctx context.Context, requestID string, limit int) ([]*lineage.Record, error) `yaml:"-"`
+	// Learning returns where bandits learn from, for Explain; nil: there is no lineage.
+	Learning func() *pipeline.Learning `yaml:"-"`
 }
 
 // Default returns 2 s and 64 MiB.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -62,7 +63,7 @@ func (c *Control) Explain(ctx context.Context, requestID string) ([]Explanation,
 		}
 		x := Explanation{Pipeline: k.pipeline, Revision: k.revision, Equal: true, Decisions: []pipeline.Derived{}}
 		if rev.Spec.Route.Model == "" {
-			if x.Decisions, err = pipeline.Derive(rev, sigs, by[k], nil); err != nil {
+			if x.Decisions, err = pipeline.Derive(rev, sigs, by[k], c.states(ctx, k.pipeline)); err != nil {
 				return nil, err
 			}
 		}
@@ -70,6 +71,29 @@ func (c *Control) Explain(ctx context.Context, requestID string) ([]Explanation,
 		out[i] = x
 	}
 	return out, nil
+}
+
+// states makes what bandits knew, each state once.
+func (c *Control) states(ctx context.Context, name string) pipeline.States {
+	type key struct {
+		node     string
+		position uint64
+	}
+	made := map[key]*route.State{}
+	return func(node string, spec *pipeline.Bandit, plan *route.Plan, position uint64) (*route.State, error) {
+		k := key{node, position}
+		if s := made[k]; s != nil {
+			return s, nil
+		}
+		if c.c.Learning == nil {
+			return nil, schemas.Errorf(schemas.Unavailable, "lineage.explain", "this server has no lineage")
+		}
+		s, err := c.c.Learning().StateAt(ctx, name, node, spec, plan, position)
+		if err == nil {
+			made[k] = s
+		}
+		return s, err
+	}
 }
 
 // revisionOf returns a revision that is active, or was.

@@ -76,8 +76,8 @@ func New(c Config) (*Learner, error) {
 	}
 	l := &Learner{config: c, worth: newWorth(p), fold: route.NewFold(c.Plan)}
 	l.table.init(c.Decisions, len(c.Plan.Bandit().Context))
-	l.early.init()
-	l.said.init()
+	l.early.init(MaxEarly)
+	l.said.init(MaxSaid)
 	return l, nil
 }
 
@@ -98,11 +98,17 @@ func (l *Learner) Under(p *route.Plan) (*Learner, error) {
 	return l, nil
 }
 
-// Position returns the last message that the Learner knows of, and From the first that it has to read to go on.
+// Position returns the last message that the Learner has learnt from.
 func (l *Learner) Position() uint64 { return max(l.position, l.learnt) }
 
 // From returns the first message that the Learner has to read to go on.
 func (l *Learner) From() uint64 { return l.position + 1 }
+
+// Reward returns the place of the last reward that was applied: the position of State.
+func (l *Learner) Reward() (position uint64, index uint32) { return l.fold.Position() }
+
+// Whole reports whether the Learner knows all decisions that may be rewarded: not while it reads them again after Restore.
+func (l *Learner) Whole() bool { return l.position >= l.learnt }
 
 // Counts says what became of the feedback until now.
 func (l *Learner) Counts() Counts {

@@ -80,7 +80,7 @@ func (l *Learner) Restore(b []byte) error {
 	rest, ok := body[headSize:], from > 0 && from <= position+1
 	take := func(n int) []byte {
 		if ok = ok && n >= 0 && n <= len(rest); !ok {
-			return make([]byte, 8)
+			return make([]byte, 16)
 		}
 		out := rest[:n]
 		rest = rest[n:]
@@ -88,14 +88,14 @@ func (l *Learner) Restore(b []byte) error {
 	}
 	var e early
 	var s said
-	e.init()
-	s.init()
-	for n := le.Uint32(take(4)); ok && n > 0; n-- {
-		id := [16]byte(append(take(16), make([]byte, 16)...))
+	e.init(l.early.limit)
+	s.init(l.said.limit)
+	for n := le.Uint32(take(4)); ok && n > 0 && len(e.waiting) < e.limit; n-- {
+		id := [16]byte(take(16))
 		e.put(id, math.Float64frombits(le.Uint64(take(8))))
 	}
-	for n := le.Uint32(take(4)); ok && n > 0; n-- {
-		s.put([16]byte(append(take(16), make([]byte, 16)...)))
+	for n := le.Uint32(take(4)); ok && n > 0 && len(s.keys) < s.limit; n-- {
+		s.put([16]byte(take(16)))
 	}
 	fold := take(int(le.Uint32(take(4))))
 	f := route.NewFold(l.config.Plan)

@@ -79,11 +79,12 @@ type waiting struct {
 
 // early holds the rewards that came before their decisions, in the order in which they came.
 type early struct {
+	limit   int
 	waiting []waiting
 	is      map[[16]byte]struct{}
 }
 
-func (e *early) init() { *e = early{is: map[[16]byte]struct{}{}} }
+func (e *early) init(limit int) { *e = early{limit: limit, is: map[[16]byte]struct{}{}} }
 
 func (e *early) take(id [16]byte) (float64, bool) {
 	if _, ok := e.is[id]; !ok {
@@ -99,7 +100,7 @@ func (e *early) take(id [16]byte) (float64, bool) {
 // put adds a reward, in place of one of the same decision; true if the oldest was lost to make room.
 func (e *early) put(id [16]byte, value float64) (lost bool) {
 	e.take(id)
-	if lost = len(e.waiting) == MaxEarly; lost {
+	if lost = len(e.waiting) == e.limit; lost {
 		e.take(e.waiting[0].id)
 	}
 	e.waiting = append(e.waiting, waiting{id, value})
@@ -109,12 +110,13 @@ func (e *early) put(id [16]byte, value float64) (lost bool) {
 
 // said knows the last feedbacks: a ring of what repeats agree in.
 type said struct {
+	limit  int
 	keys   [][16]byte
 	oldest int
 	is     map[[16]byte]struct{}
 }
 
-func (s *said) init() { *s = said{is: map[[16]byte]struct{}{}} }
+func (s *said) init(limit int) { *s = said{limit: limit, is: map[[16]byte]struct{}{}} }
 
 // first reports whether a feedback is no repeat, and notes it.
 func (s *said) first(f *lineage.Feedback) bool {
@@ -128,12 +130,12 @@ func (s *said) first(f *lineage.Feedback) bool {
 }
 
 func (s *said) put(key [16]byte) {
-	if len(s.keys) < MaxSaid {
+	if len(s.keys) < s.limit {
 		s.keys = append(s.keys, key)
 	} else {
 		delete(s.is, s.keys[s.oldest])
 		s.keys[s.oldest] = key
-		s.oldest = (s.oldest + 1) % MaxSaid
+		s.oldest = (s.oldest + 1) % s.limit
 	}
 	s.is[key] = struct{}{}
 }

@@ -1,0 +1,228 @@
+package pipeline_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/route"
+	"github.com/leatstream/leat/schemas"
+)
+
+// town is a bandit with people who answer it.
+type town struct {
+	*world
+	*rand.Rand
+	name    string
+	served  []*process // each has its share of the requests
+	worth   func(arm string, x float64) float64
+	late    []lineage.Feedback // not said yet
+	said    int                // feedbacks that count
+	arms    map[string]int     // rows of the last round
+	request int
+}
+
+// round asks for rows, and says what came of those of earlier rounds: out of order, some twice, all at once or in parts.
+func (w *town) round(requests, rows int) {
+	w.Helper()
+	w.arms = map[string]int{}
+	for range requests {
+		p := w.served[w.request%len(w.served)]
+		id := fmt.Sprint("r", w.request)
+		w.request++
+		var body []string
+		var xs []float64
+		for range rows {
+			xs = append(xs, float64(1+w.IntN(9)))
+			body = append(body, fmt.Sprintf(`{"x":%v,"text":"t"}`, xs[len(xs)-1]))
+		}
+		if a := p.ask(w.name, []byte(`{"rows":[`+strings.Join(body, ",")+`]}`), schemas.HeaderRequestID, id); a.err != nil {
+			w.Fatal(a.err)
+		}
+		arms := 0
+		for _, r := range p.records(lineage.Query{RequestID: id}) {
+			if r.Arm == "" {
+				continue
+			}
+			w.arms[r.Arm]++
+			arms++
+			reward := w.worth(r.Arm, xs[r.Row.Row])
+			w.late = append(w.late, lineage.Feedback{Pipeline: w.name, RequestID: id, Row: r.Row.Row, Reward: &reward})
+		}
+		if arms != rows {
+			w.Fatalf("%d decisions for %d rows", arms, rows)
+		}
+	}
+	w.Shuffle(len(w.late), func(i, j int) { w.late[i], w.late[j] = w.late[j], w.late[i] })
+	now := w.late[:len(w.late)*2/3] // the others are later still
+	w.late = w.late[len(now):]
+	w.said += len(now)
+	for from := 0; from < len(now); {
+		to := min(len(now), from+1+w.IntN(40))
+		part := slices.Clone(now[from:to])
+		part = append(part, part[w.IntN(len(part))])
+		w.say(part...)
+		from = to
+	}
+	w.caughtUp()
+}
+
+func (w *town) say(fs ...lineage.Feedback) {
+	w.Helper()
+	if errs := w.served[0].stream.AppendFeedback(w.Context(), fs); errs != nil {
+		w.Fatal(errors.Join(errs...))
+	}
+}
+
+// caughtUp waits until all processes decide by all that was said.
+func (w *town) caughtUp() {
+	w.Helper()
+	for _, p := range w.served {
+		w.eventually("the bandit knows all feedback", func() bool {
+			s, err := p.BanditStatus(w.Context(), w.name)
+			w.must(err)
+			return s.Read == s.Last && s.Error == "" && s.Bandits[0].Rewards == uint64(w.said) && s.Bandits[0].Feedback.Counted == uint64(w.said)
+		})
+	}
+}
+
+// status is what all processes know: the same.
+func (w *town) status() *pipeline.BanditStatus {
+	w.Helper()
+	var first *pipeline.BanditStatus
+	for i, p := range w.served {
+		s, err := p.BanditStatus(w.Context(), w.name)
+		w.must(err)
+		if i == 0 {
+			first = s
+		} else if fmt.Sprint(s.Bandits[0].Arms[0].Mean, s.Bandits[0].State) != fmt.Sprint(first.Bandits[0].Arms[0].Mean, first.Bandits[0].State) {
+			w.Fatalf("%+v\n%+v", s, first)
+		}
+	}
+	return first
+}
+
+func (p *process) learning() *pipeline.Learning { return p.Host.Learning }
+
+// TestBanditLearns: with feedback that is late, out of order and twice the best arm gets most of the rows; two processes know the
+// same, to the byte; who starts later knows it too, with a snapshot or without; and all decisions come out again.
+func TestBanditLearns(t *testing.T) {
+	for _, c := range []struct{ name, policy string }{
+		{"thompson", "policy: thompson"},
+		{"greedy", "policy: epsilon_greedy"},
+		{"gaussian", "policy: thompson_gaussian"},
+		{"linear", "policy: lin_thompson\n    context: [x]\n    draws: 50"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			w := newWorldIn(t, dir)
+			p, q := w.start(), w.start()
+			spec := "route:\n  bandit:\n    " + c.policy + `
+    reward: feedback.reward
+    minimum_share: 0.02
+    arms:
+      - {name: worse, model: m@2}
+      - {name: better, model: m@3}
+      - {name: worst, model: m@4}
+`
+			rev := p.apply(routed(t, p.model, "b", spec))
+			q.apply(rev)
+			v := &town{world: w, Rand: rand.New(rand.NewPCG(11, uint64(len(c.name)))), name: "b", served: []*process{p, q}}
+			chance := map[string]float64{"worse": 0.4, "better": 0.7, "worst": 0.1}
+			v.worth = func(arm string, _ float64) float64 {
+				if v.Float64() < chance[arm] {
+					return 1
+				}
+				return 0
+			}
+			v.round(4, 15)
+			first := v.arms["better"]
+			for range 7 {
+				v.round(4, 15)
+			}
+			if n := v.arms["better"]; n < 40 {
+				t.Errorf("the best arm has %d of the last 60 rows, and had %d of the first", n, first)
+			}
+			s := v.status()
+			if a := s.Bandits[0].Arms; !(a[1].Mean > a[0].Mean && a[0].Mean > a[2].Mean) || c.policy[8] != 'l' && *a[1].Share < 0.6 {
+				t.Errorf("%+v", s)
+			}
+			know := p.BanditSnapshots("b")["route"]
+			if !bytes.Equal(know, q.BanditSnapshots("b")["route"]) {
+				t.Fatal("two processes know different things")
+			}
+			v.derived(p, rev)
+
+			// Another life, from the snapshot that the others left; and one without it.
+			p.stop()
+			q.stop()
+			for _, forget := range []bool{false, true} {
+				n := w.start()
+				if forget {
+					w.must(n.forgetBandits(t.Context()))
+				}
+				n.apply(rev)
+				v.served = []*process{n}
+				v.caughtUp()
+				if !bytes.Equal(n.BanditSnapshots("b")["route"], know) {
+					t.Fatalf("another life knows other things; without the snapshot: %v", forget)
+				}
+				v.derived(n, rev)
+				n.stop()
+			}
+		})
+	}
+}
+
+// forgetBandits deletes all snapshots.
+func (p *process) forgetBandits(ctx context.Context) error {
+	keys, err := p.learning().Snapshots.Keys(ctx, "bandit.")
+	if err == nil && len(keys) == 0 {
+		err = errors.New("no snapshots")
+	}
+	for _, k := range keys {
+		err = errors.Join(err, p.learning().Snapshots.Delete(ctx, k, 0))
+	}
+	return err
+}
+
+// derived fails unless all decisions come out again, each by the state of its time.
+func (w *town) derived(p *process, rev *pipeline.Revision) {
+	w.Helper()
+	sigs := map[string]schemas.Signature{}
+	for _, m := range rev.Models {
+		sigs[m.Node] = p.model.sig
+	}
+	positions := map[uint64]*route.State{}
+	byRequest := map[string][]*lineage.Record{}
+	for _, r := range p.records(lineage.Query{Pipeline: w.name}) {
+		byRequest[r.RequestID] = append(byRequest[r.RequestID], r)
+	}
+	decisions := 0
+	for id, recs := range byRequest {
+		ds, err := pipeline.Derive(rev, sigs, recs, func(node string, spec *pipeline.Bandit, plan *route.Plan, position uint64) (*route.State, error) {
+			if s := positions[position]; s != nil {
+				return s, nil
+			}
+			s, err := p.learning().StateAt(w.Context(), w.name, node, spec, plan, position)
+			positions[position] = s
+			return s, err
+		})
+		w.must(err)
+		for _, d := range ds {
+			if decisions++; !d.Equal {
+				w.Fatalf("%s: %+v", id, d)
+			}
+		}
+	}
+	if decisions != w.request*15 || len(positions) < 4 {
+		w.Fatalf("%d decisions by %d states", decisions, len(positions))
+	}
+}
