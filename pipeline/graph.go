@@ -98,7 +98,11 @@ type trace struct {
 	outs   []*schemas.Batch
 	of     []*nodeFacts // whose pool a batch of outs belongs to
 	seen   []seen
+
+	// Once they are sorted: the visits of row i are visits[from[i]:from[i+1]].
 	sorted bool
+	from   []int32
+	spare  []visit // what sort works in
 
 	flow flow // scratch of graph.score
 	ids  []int32
@@ -114,25 +118,39 @@ func (t *trace) reset() {
 	clear(t.outs)
 	clear(t.failed)
 	clear(t.seen)
-	*t = trace{visits: t.visits[:0], passes: t.passes[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], seen: t.seen[:0], ids: t.ids[:0]}
+	*t = trace{visits: t.visits[:0], passes: t.passes[:0], by: t.by[:0], failed: t.failed[:0], outs: t.outs[:0], of: t.of[:0], seen: t.seen[:0], ids: t.ids[:0], from: t.from[:0], spare: t.spare[:0]}
 }
 
 // sort brings visits into the order of rows; those of one row stay in the order in which it came by.
 func (t *trace) sort() {
-	if !t.sorted {
-		slices.SortStableFunc(t.visits, func(a, b visit) int { return int(a.row - b.row) })
-		t.sorted = true
+	if t.sorted {
+		return
 	}
+	t.sorted = true
+	rows := len(t.failed)
+	t.from = slices.Grow(t.from[:0], rows+1)[:rows+1]
+	clear(t.from)
+	for i := range t.visits { // how many each row has, one place on
+		t.from[t.visits[i].row+1]++
+	}
+	for i := range rows {
+		t.from[i+1] += t.from[i]
+	}
+	t.spare = slices.Grow(t.spare[:0], len(t.visits))[:len(t.visits)]
+	for i := range t.visits { // from[i] goes from the row's first place to its end, which is the next one's first
+		to := &t.from[t.visits[i].row]
+		t.spare[*to] = t.visits[i]
+		*to++
+	}
+	copy(t.from[1:], t.from)
+	t.from[0] = 0
+	t.visits, t.spare = t.spare, t.visits
 }
 
 // visitsOf returns the visits of a row; that of the root comes first.
 func (t *trace) visitsOf(row int) []visit {
-	from, _ := slices.BinarySearchFunc(t.visits, int32(row), func(v visit, row int32) int { return int(v.row - row) })
-	to := from
-	for to < len(t.visits) && t.visits[to].row == int32(row) {
-		to++
-	}
-	return t.visits[from:to]
+	t.sort()
+	return t.visits[t.from[row]:t.from[row+1]]
 }
 
 // flow is one pass of rows through the graph. Members of an ensemble have flows of their own, which are joined after.

@@ -97,7 +97,6 @@ type visitor struct {
 // follows from those, but for the context of a bandit, which learns from it. failed says why the request of the row has no answer, nil if it has one.
 func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *schemas.Batch, inRow int, out *schemas.Batch, outRow int) error {
 	t := x.trace
-	t.sort()
 	row := &x.row
 	vs := t.visitsOf(at)
 	for k := range vs {

@@ -205,23 +205,17 @@ func (g *graph) count(t *trace, failed bool) {
 
 // countErrors counts the rows that had no answer from a node, as their records say.
 func (g *graph) countErrors(t *trace) {
-	t.sort()
-	for from := 0; from < len(t.visits); {
-		to := from + 1
-		for to < len(t.visits) && t.visits[to].row == t.visits[from].row {
-			to++
-		}
-		vs := t.visits[from:to]
+	for row := range t.failed {
+		vs := t.visitsOf(row)
 		for k := range vs {
 			_, err := g.cameOf(t, vs, k, nil)
 			if vs[k].node == 0 {
-				err = t.failed[vs[k].row]
+				err = t.failed[row]
 			}
 			if err != nil {
 				g.nodes[vs[k].node].count.errors.Add(1)
 			}
 		}
-		from = to
 	}
 }
 

@@ -71,6 +71,7 @@ var figures = []figure{
 	{"kafka replay to parquet", rowsPer, "leat/kafka/replay:rate", least("kafka/topics/fetch:rate", "onnx/bulk:rate"), atLeast, 0.8},
 	{"split over two models over one model, alone p50", micros, "leat/route/split/1:p50", sum("leat/route/single/1:p50"), atMost, 1 / 0.95},
 	{"split over two models over one model, 64 in flight", perSecond, "leat/route/split/64:rate", sum("leat/route/single/64:rate"), atLeast, 0.95},
+	{"split by key over one model, 1,000 rows a request", rowsPer, "leat/route/keyed/rows:rate", sum("leat/route/single/rows:rate"), shown, 0},
 	{"split over two models over one model, 1,000 rows a request", rowsPer, "leat/route/split/rows:rate", sum("leat/route/single/rows:rate"), shown, 0},
 	{"ensemble of three over a third of one model, 64 in flight", perSecond, "leat/route/ensemble/64:rate", sum("leat/route/single/64:third"), atLeast, 0.85},
 	{"cascade where 80 % stop early over 1.2 of one model", microsRow, "leat/route/cascade/rows:cost", sum("leat/route/single/rows:cost", "leat/route/single/rows:rest"), atMost, 1.15},

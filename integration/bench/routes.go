@@ -31,13 +31,15 @@ const (
 // routesLab is the server with the routes applied.
 type routesLab struct {
 	*leatSide
-	bulk [][]byte // requests of bulkRows rows
+	bulk  [][]byte // requests of bulkRows rows
+	keyed [][]byte // the same with a key for each row
 }
 
 // routeSpecs are the routes by name. %s is the threshold above which the cascade's first stage accepts.
 var routeSpecs = map[string]string{
 	"single":   "{model: flight-boost@1}",
 	"split":    "{split: {arms: [{name: a, weight: 50, model: flight-boost@1}, {name: b, weight: 50, model: bench-second@1}]}}",
+	"keyed":    "{split: {key: k, arms: [{name: a, weight: 50, model: flight-boost@1}, {name: b, weight: 50, model: bench-second@1}]}}",
 	"ensemble": "{ensemble: {columns: {label: majority_vote, probabilities: mean}, members: [{name: a, model: flight-boost@1}, {name: b, model: bench-second@1}, {name: c, model: bench-third@1}]}}",
 	"cascade":  `{cascade: [{name: small, accept: "max(output.probabilities) >= %s", model: flight-boost@1}, {name: large, model: bench-second@1}]}`,
 }
@@ -65,11 +67,14 @@ func (l *lab) theRoutes(ctx context.Context) (*routesLab, error) {
 		rows = append(rows, bytes.TrimSuffix(bytes.TrimPrefix(b, []byte(`{"rows":[`)), []byte(`]}`)))
 	}
 	for i := range bulkBodies {
-		var some [][]byte
+		var some, keyed [][]byte
 		for k := range bulkRows {
-			some = append(some, rows[(i+k*bulkBodies)%len(rows)])
+			row := rows[(i+k*bulkBodies)%len(rows)]
+			some = append(some, row)
+			keyed = append(keyed, slices.Concat([]byte(`{"k":"N`+strconv.Itoa(i*bulkRows+k)+`",`), row[1:]))
 		}
 		r.bulk = append(r.bulk, slices.Concat([]byte(`{"rows":[`), bytes.Join(some, []byte(",")), []byte(`]}`)))
+		r.keyed = append(r.keyed, slices.Concat([]byte(`{"rows":[`), bytes.Join(keyed, []byte(",")), []byte(`]}`)))
 	}
 	threshold, err := r.threshold(ctx)
 	if err != nil {
@@ -156,9 +161,13 @@ func leatRouteBulk(ctx context.Context, l *lab, name string) (numbers, error) {
 		if err != nil {
 			return nil, err
 		}
+		bodies := r.bulk
+		if name == "keyed" {
+			bodies = r.keyed
+		}
 		lp := l.c.loop(1)
 		lp.Warmup, lp.Answer = 0, hold
-		out, err := of(load.NewHTTPClient(r.http).Run(ctx, "/v1/pipelines/bench-"+name+"/score", r.bulk, lp))
+		out, err := of(load.NewHTTPClient(r.http).Run(ctx, "/v1/pipelines/bench-"+name+"/score", bodies, lp))
 		if err != nil {
 			return nil, err
 		}

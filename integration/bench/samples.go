@@ -89,7 +89,7 @@ func samples() []sample {
 			leat("leat/route/"+name+at, func(ctx context.Context, l *lab) (numbers, error) { return leatRoute(ctx, l, name, n) })
 		}
 	}
-	for _, name := range []string{"single", "split", "cascade"} {
+	for _, name := range []string{"single", "split", "keyed", "cascade"} {
 		leat("leat/route/"+name+"/rows", func(ctx context.Context, l *lab) (numbers, error) { return leatRouteBulk(ctx, l, name) })
 	}
 	for _, d := range decisions {
