@@ -29,6 +29,15 @@ type KV interface {
 	Watch(ctx context.Context, prefix string, fn func(key string, value []byte, revision uint64, deleted bool)) error
 }
 
+// Change is what became of a key of a bucket or a compacted topic that is followed.
+type Change struct {
+	Key     string
+	Value   []byte // whoever gets the change may keep it; nil if the key was deleted
+	Deleted bool
+	Version uint64    // KV revision; of a topic the offset + 1. It rises with each change of a key
+	Time    time.Time // when it was stored
+}
+
 // Blobs stores artifacts under names that never change their content.
 type Blobs interface {
 	Put(ctx context.Context, name string, r io.Reader) error

@@ -19,6 +19,32 @@ func AppendStream(dst []byte, b *schemas.Batch, from, to int) []byte {
 	return append(dst, endOfStream...)
 }
 
+// StreamColumns returns the names of the columns of an Arrow IPC stream, in order. The bytes are taken for hostile.
+func StreamColumns(payload []byte) ([]string, error) {
+	fields, _, err := streamFields(payload)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(fields))
+	for i := range fields {
+		names[i] = fields[i].name
+	}
+	return names, nil
+}
+
+// streamFields reads the schema of a stream, and returns how many bytes it takes.
+func streamFields(payload []byte) ([]streamField, int, error) {
+	m, n, err := nextMessage(payload, versionV4)
+	if err != nil {
+		return nil, 0, err
+	}
+	if m.kind != headerSchema || len(m.body) != 0 {
+		return nil, 0, invalid("an Arrow stream starts with its schema")
+	}
+	fields, err := readSchema(&m.header)
+	return fields, n, err
+}
+
 // AppendStreamRows appends all rows of an Arrow IPC stream to dst, or none. Its columns are matched to dst's by name, as
 // a schemas.Projection does. The bytes are taken for hostile: whatever is wrong is Invalid. Compression, dictionaries,
 // unions and views are refused; a column that nobody wants may have any other type.
@@ -34,14 +60,7 @@ func AppendStreamRows(dst *schemas.Batch, payload []byte) (rows int, err error) 
 			rows = 0
 		}
 	}()
-	m, n, err := nextMessage(payload, versionV4)
-	if err != nil {
-		return 0, err
-	}
-	if m.kind != headerSchema || len(m.body) != 0 {
-		return 0, invalid("an Arrow stream starts with its schema")
-	}
-	fields, err := readSchema(&m.header)
+	fields, n, err := streamFields(payload)
 	if err != nil {
 		return 0, err
 	}
@@ -56,6 +75,7 @@ func AppendStreamRows(dst *schemas.Batch, payload []byte) (rows int, err error) 
 			}
 			break
 		}
+		var m message
 		if m, n, err = nextMessage(rest, versionV4); err != nil {
 			return 0, err
 		}
