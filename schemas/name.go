@@ -76,6 +76,20 @@ func CheckKafkaTopic(s string) error {
 	return nil
 }
 
+// CheckBucket returns an Invalid error unless s may be the name of a NATS KV bucket of features: 1 to 64 letters, digits, '-'
+// and '_', the first of them a letter or a digit. Names that begin with LEAT_ are Leat's own.
+func CheckBucket(s string) error {
+	ok := len(s) > 0 && len(s) <= 64 && s[0] != '-' && s[0] != '_' && !strings.HasPrefix(s, "LEAT_")
+	for i := 0; ok && i < len(s); i++ {
+		c := s[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+	}
+	if !ok {
+		return Errorf(Invalid, "schemas.CheckBucket", "bucket name %q: want 1 to 64 of letters, digits, '-' and '_', and not LEAT_ at the beginning", clip(s))
+	}
+	return nil
+}
+
 // ModelRef names a version of a model, as callers write it: "fraud@3", "fraud@champion"; "fraud" means "@champion".
 type ModelRef struct {
 	Name    string

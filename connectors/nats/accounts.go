@@ -97,6 +97,7 @@ func appPermissions() *natsserver.Permissions {
 			subjectScore + "*",
 			subjectTopic + ">",
 			subjectFeedback + ">",
+			subjectBucket + ">",
 			subjectAPI + ">",
 			"$SRV.>",
 			"$JS.API.STREAM.INFO.*",

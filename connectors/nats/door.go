@@ -29,6 +29,11 @@ const (
 //	$JS.API.STREAM.INFO, DIRECT.GET, CONSUMER.CREATE, INFO, DELETE, MSG.NEXT and $JS.ACK
 //	                                on streams LEAT_T_* and, for consumers, on names that begin with "app-"
 //
+//	$KV.<bucket>.<key>              a put, a deletion or a purge of a key, in a user's bucket: one that is not LEAT_*
+//
+// Of such a bucket's stream, STREAM.INFO and DIRECT.GET pass too, so that a KV client can open it, put and get; it is not
+// watched from outside.
+//
 // A user's consumer may only be pulled from: one that pushes could be told to write anywhere in LEAT. Groups of
 // pipelines have other names, so no user can take, settle or skip their messages. Pull requests and acknowledgements of
 // a user's consumer are service imports of their own, added when it is made; the server refuses reply subjects that
@@ -51,6 +56,7 @@ func (c *Client) OpenDoor(ctx context.Context) error {
 	}{
 		{c.core, d.inbox + ".*", d.front.back},
 		{c.front, subjectTopic + ">", d.publish},
+		{c.front, subjectBucket + ">", d.put},
 		{c.front, subjectDoor + ">", d.call},
 	} {
 		if err := c.listen(ctx, op, l.subject, l.nc, l.fn); err != nil {
@@ -180,6 +186,27 @@ func userHeader(h nats.Header) nats.Header {
 	return out
 }
 
+// put stores what a user set in a bucket. One goroutine runs it, so a user's order is kept.
+func (d *door) put(m *nats.Msg) {
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(m.Subject, subjectBucket), ".")
+	if schemas.CheckBucket(bucket) != nil || key == "" {
+		d.refuse(m, 403, "not open to users: only buckets of features are, and their names do not begin with LEAT_")
+		return
+	}
+	q := &nats.Msg{Subject: m.Subject, Header: userHeader(m.Header), Data: m.Data}
+	if m.Header.Get(jetstream.MsgRollup) == jetstream.MsgRollupSubject { // a purge of the key; the other one is of the bucket
+		q.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	}
+	if ttl := m.Header.Get(jetstream.MsgTTLHeader); ttl != "" {
+		q.Header.Set(jetstream.MsgTTLHeader, ttl)
+	}
+	if size, limit := len(q.Data)+headerSize(q.Header), d.c.MaxPayload(); size > limit {
+		d.refuse(m, 400, "value of "+strconv.Itoa(size)+" bytes with its headers: at most "+strconv.Itoa(limit))
+		return
+	}
+	d.forward(m, q, false, doorAnswer)
+}
+
 // utterable: of the headers that the server acts on, those of a publish that touch only the message itself.
 func utterable(k string) bool {
 	if len(k) < 5 || !strings.EqualFold(k[:5], "nats-") {
@@ -243,9 +270,9 @@ func (d *door) call(m *nats.Msg) {
 	ok, many := false, false
 	switch {
 	case len(t) == 3 && t[0] == "STREAM" && t[1] == "INFO":
-		ok = topicOnly(t[2])
+		ok = topicOnly(t[2]) || bucketOnly(t[2])
 	case len(t) >= 3 && t[0] == "DIRECT" && t[1] == "GET":
-		ok, many = topicOnly(t[2]), true
+		ok, many = topicOnly(t[2]) || bucketOnly(t[2]), true
 	case len(t) >= 3 && t[0] == "CONSUMER" && t[1] == "CREATE":
 		if ok = topicOnly(t[2]); ok {
 			create, name, err := userCreate(t[2:], m.Data)
@@ -274,7 +301,12 @@ func (d *door) call(m *nats.Msg) {
 
 func topicOnly(stream string) bool { return strings.HasPrefix(stream, streamTopic) }
 
-const notOpen = "not open to users: topics may be read by consumers whose names begin with " + userConsumer
+func bucketOnly(stream string) bool {
+	_, ok := bucketOfStream(stream)
+	return ok
+}
+
+const notOpen = "not open to users: values of buckets may be put and got, and topics may be read by consumers whose names begin with " + userConsumer
 
 // plainName keeps out what JSON would write in another way than the subject does, such as bytes that are no UTF-8.
 func plainName(s string) bool {
