@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/codec"
 )
@@ -22,6 +23,7 @@ type compiled struct {
 	nodes    []ResolvedModel // what it runs of the revision's models: those of the route, or of one shadow
 	held     []*model        // in the same order
 	shadows  []*shadow       // beside the route; nil where none is cast
+	tables   []*lookup.Table // of its lookups
 	by       answered        // the model; of a graph, the pipeline
 	policy   *lineage.Policy
 	input    *codec.Input // how events are written that do not say it
@@ -56,7 +58,7 @@ func answeredBy(name string, version int, revision string) answered {
 // RootPath is the node path of the route's root.
 const RootPath = "route"
 
-// compile loads what a revision needs. The caller owns one reference.
+// compile loads what a revision needs: its models, and the tables of its lookups, full. The caller owns one reference.
 func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) {
 	const op = "pipeline.compile"
 	c := &compiled{rev: rev, models: ms}
@@ -81,7 +83,10 @@ func compile(ctx context.Context, ms *models, rev *Revision) (*compiled, error) 
 		if len(rev.Spec.Shadows) > 0 && rev.Signature.Inputs != nil {
 			g.widen(rev.Signature.Inputs)
 		}
-		c.grow(g, rev.Revision)
+		if err := c.grow(ctx, g, rev.Revision); err != nil {
+			c.release()
+			return nil, err
+		}
 	}
 	var err error
 	in := rev.Spec.Input
@@ -147,6 +152,9 @@ func (c *compiled) release() {
 		for _, md := range c.held {
 			c.models.release(md)
 		}
+		for _, t := range c.tables {
+			t.Close()
+		}
 	}
 }
 
@@ -159,8 +167,8 @@ func (c *compiled) signatures() map[string]schemas.Signature {
 	return sigs
 }
 
-// grow gives the nodes of a graph their models and makes it what is run. digest names it to the marks of rows that kill.
-func (c *compiled) grow(g *graph, digest string) {
+// grow gives the nodes of a graph their models and tables, and makes it what is run. digest names it to the marks of rows that kill.
+func (c *compiled) grow(ctx context.Context, g *graph, digest string) error {
 	c.route = g
 	for _, n := range g.nodes {
 		i := slices.IndexFunc(c.nodes, func(r ResolvedModel) bool { return r.Node == n.path })
@@ -170,11 +178,19 @@ func (c *compiled) grow(g *graph, digest string) {
 		}
 	}
 	ms := c.models
+	for _, n := range g.lookups {
+		t, err := n.open(ctx, ms, c.rev.Spec.Name)
+		if err != nil {
+			return err
+		}
+		c.tables = append(c.tables, t)
+	}
 	for _, s := range []*schemas.Schema{g.in, g.out} {
 		ms.described.Store(s.ID(), s)
 	}
 	c.batcher = newGraphBatcher(g, digest, ms.lanes, ms.poison, ms.m)
 	c.by = answeredBy(c.rev.Spec.Name, 0, c.rev.Revision)
+	return nil
 }
 
 // contextKey tells contexts apart. node, arm and by are indexes plus one; they are zero where the route is one model.

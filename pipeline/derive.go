@@ -21,8 +21,8 @@ type Derived struct {
 }
 
 // Derive makes the decisions of one request again, row by row, from its records under a revision: splits by the recorded
-// seed, bandits by the recorded seed and the state that they had then, conditions by the recorded input and by what models are
-// recorded to have answered; no model is run. states returns the state of a bandit, by its node path, at a position of the log. sigs are the
+// seed, bandits by the recorded seed and the state that they had then, conditions by the recorded input and by what models and
+// lookups are recorded to have answered; no model is run. states returns the state of a bandit, by its node path, at a position of the log. sigs are the
 // signatures of the revision's models by node path. The decisions come in the order of rows and of the route.
 //
 // Invalid: a record keeps back what the route decides by (mask, drop), or is not of this revision. A forced choice cannot
@@ -141,12 +141,11 @@ func (p *past) state(b *bandit, v *visit) *route.State {
 	return s
 }
 
-// answer appends the recorded answer of a model: its own, or that of the nearest node above that has one.
+// answer appends the recorded answer of a model or a lookup: its own, or that of the nearest node above that has one.
 func (p *past) answer(f *flow, n *nodeFacts, ids []int32, first int, out *schemas.Batch) {
 	if len(ids) == 0 { // the row has failed at a step before
 		return
 	}
-	f.by[ids[0]] = int32(n.index)
 	if r := p.recs[n.path]; r != nil && r.Status == lineage.StatusOK {
 		for path := n.path; ; path = path[:strings.LastIndexByte(path, '/')] {
 			if r := p.recs[path]; r != nil && r.Output != nil {

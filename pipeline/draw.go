@@ -229,6 +229,8 @@ func sketchNode(n *Node, path string, models map[string]string) sketch {
 		s.notes = n.Ensemble.drawn()
 	case n.Bandit != nil:
 		s.notes = n.Bandit.drawn()
+	case n.Lookup != nil:
+		s.notes = []string{"by " + shortened(n.Lookup.Key) + " in " + n.Lookup.source().String(), "makes " + listed(n.makes(), 6)}
 	}
 	for i, c := range n.below() {
 		b := sketchNode(c.node, path+"/"+c.name, models)

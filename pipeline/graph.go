@@ -25,6 +25,7 @@ type graph struct {
 	out   *schemas.Schema
 
 	bandits []*bandit
+	lookups []*lookupNode
 }
 
 // nodeFacts are what all kinds of nodes have.
@@ -217,7 +218,7 @@ func (f *flow) keepSome(n *nodeFacts, b *schemas.Batch, first int, own func(i in
 	f.of = append(f.of, n)
 	for i := range b.Rows() {
 		v := &f.visits[first+i]
-		if f.failed[v.row] == nil && own(i) {
+		if f.failed[v.row] == nil && v.keptIn < 0 && own(i) { // a lookup has kept its own
 			v.keptIn, v.kept = int32(len(f.outs)-1), int32(i)
 		}
 	}

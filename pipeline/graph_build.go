@@ -51,8 +51,8 @@ func buildGraph(c *checker, s *Spec, all map[string]schemas.Signature) *graph {
 		}
 	}
 	s.Route.Walk(RootPath, RootPath, func(path, at string, n *Node) {
-		if n.Split != nil && n.Split.Key != "" && b.find(n.Split.Key) == nil {
-			b.column(schemas.Field{Name: n.Split.Key, Type: schemas.String, Nullable: true}, path, at)
+		if key := n.key(); key != "" && b.find(key) == nil {
+			b.column(schemas.Field{Name: key, Type: schemas.String, Nullable: true}, path, at)
 		}
 	})
 	env, err := schemas.NewSchema(b.fields)
@@ -90,6 +90,17 @@ func (g *graph) widen(in *schemas.Schema) {
 	}
 }
 
+// key is the column that a node chooses or looks up by, "" if there is none.
+func (n *Node) key() string {
+	switch {
+	case n.Split != nil:
+		return n.Split.Key
+	case n.Lookup != nil:
+		return n.Lookup.Key
+	}
+	return ""
+}
+
 // build makes a node that sees the columns of env; nil if there is a fault.
 func (b *builder) build(n *Node, path, at, role string, env *schemas.Schema) graphNode {
 	facts := &nodeFacts{index: len(b.graph.nodes), path: path, role: role}
@@ -112,6 +123,8 @@ func (b *builder) build(n *Node, path, at, role string, env *schemas.Schema) gra
 		node = b.cascade(n, facts, at, env)
 	case n.Bandit != nil:
 		node = b.bandit(n, facts, at, env)
+	case n.Lookup != nil:
+		node = b.lookup(n, facts, document.Join(at, "lookup"), env)
 	}
 	if node != nil {
 		b.graph.nodes[facts.index] = node.facts()
@@ -250,8 +263,7 @@ func (b *builder) parting(n *Node, facts *nodeFacts, at string, env *schemas.Sch
 
 func (b *builder) split(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
 	s := n.Split
-	if i := env.Index(s.Key); s.Key != "" && !keyType(env.Field(i)) {
-		b.fault(document.Join(at, "split.key"), "column %q is %s; a key is text, a whole number, a bool or a timestamp", s.Key, typeText(env.Field(i)))
+	if s.Key != "" && !b.keyed(s.Key, document.Join(at, "split.key"), env) {
 		return nil
 	}
 	p := b.parting(n, facts, at, env, s.Key)
@@ -279,6 +291,21 @@ func (b *builder) split(n *Node, facts *nodeFacts, at string, env *schemas.Schem
 	}
 	p.choose = x
 	return p
+}
+
+// keyed checks that a column can be a key.
+func (b *builder) keyed(key, at string, env *schemas.Schema) bool {
+	i := env.Index(key)
+	if i < 0 { // in a shadow: nobody reads it of a request
+		b.fault(at, "no column %q%s; a column that the route does not read is said under columns", key, document.Meant(key, namesOf(env)))
+		return false
+	}
+	f := env.Field(i)
+	if !keyType(f) {
+		b.fault(at, "column %q is %s; a key is text, a whole number, a bool or a timestamp", key, typeText(f))
+		return false
+	}
+	return true
 }
 
 // compiled compiles a condition or a column. It sees the columns of in, and of out if that is not nil.

@@ -96,9 +96,7 @@ func (b *builder) apart(t *schemas.Field) bool {
 	}
 	made := false
 	b.spec.Route.Walk(RootPath, RootPath, func(_, _ string, n *Node) {
-		for name := range transformed(n) {
-			made = made || read(name)
-		}
+		made = made || slices.ContainsFunc(n.makes(), read)
 	})
 	if made {
 		return true
@@ -114,12 +112,17 @@ func (b *builder) apart(t *schemas.Field) bool {
 	return false
 }
 
-// transformed returns the columns that a node makes by transforming.
-func transformed(n *Node) map[string]string {
-	if n.Transform == nil {
-		return nil
+// makes returns the columns that the node itself makes, without a model or a node below.
+func (n *Node) makes() (names []string) {
+	switch {
+	case n.Transform != nil:
+		names = sortedKeys(n.Transform.Columns)
+	case n.Lookup != nil:
+		for _, c := range n.Lookup.Columns {
+			names = append(names, c.Name)
+		}
 	}
-	return n.Transform.Columns
+	return names
 }
 
 // made adds the names of the columns that a node answers with.
@@ -131,8 +134,8 @@ func (b *builder) made(n *Node, path string, names map[string]bool) {
 				names[f.Name] = true
 			}
 		}
-	case n.Transform != nil:
-		for name := range n.Transform.Columns {
+	case n.Transform != nil, n.Lookup != nil:
+		for _, name := range n.makes() {
 			names[name] = true
 		}
 	case n.Sequence != nil:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -24,7 +25,8 @@ import (
 type oracle struct {
 	pipeline string
 	models   map[string]scorers.Scorer
-	header   schemas.Header // of the request
+	tables   map[string]map[string]record // of lookups, by bucket and key; what a value lacks is absent
+	header   schemas.Header               // of the request
 	id       string
 	row      int
 	states   map[string]*route.State // of bandits, by node path
@@ -60,7 +62,9 @@ func (o *oracle) eval(n *Node, path, role string, row record) fate {
 	}
 	step := func(c fate) { // a child's answer is its own
 		f.stays = append(f.stays, c.stays...)
-		c.stays[0].out = c.out
+		if c.stays[0].out == nil { // a lookup has its own
+			c.stays[0].out = c.out
+		}
 	}
 	switch {
 	case n.Model != "":
@@ -73,6 +77,8 @@ func (o *oracle) eval(n *Node, path, role string, row record) fate {
 				f.failed, f.kind = true, schemas.Invalid
 			}
 		}
+	case n.Lookup != nil:
+		o.lookup(&f, n.Lookup, path, row)
 	case n.Split != nil:
 		i, p := o.arm(n.Split, path, row)
 		own.arm, own.propensity = n.Split.Arms[i].Name, p
@@ -129,6 +135,52 @@ func (o *oracle) eval(n *Node, path, role string, row record) fate {
 		f.out = nil
 	}
 	return f
+}
+
+// lookup finds the columns of a key. Values of tables are from the time to come, so that their age is 0.
+func (o *oracle) lookup(f *fate, l *Lookup, path string, row record) {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	var value record
+	if k := row[l.Key]; k != nil {
+		value = o.tables[l.Bucket][fmt.Sprint(k)]
+	}
+	f.out = record{}
+	for _, c := range l.Columns {
+		v := value[c.Name]
+		if v == nil && c.Default != nil && (value != nil || l.Missing == MissingDefault) {
+			v = parsed(string(*c.Default), typeOf(c.Name))
+		}
+		f.out[c.Name] = v
+	}
+	if value == nil && l.Missing == MissingError {
+		f.failed, f.kind = true, schemas.Invalid
+		return
+	}
+	kept := record{name + ".version": nil, name + ".age": nil}
+	if value != nil {
+		kept = record{name + ".version": uint64(len(value) + 1), name + ".age": int64(0)}
+	}
+	for k, v := range f.out {
+		kept[k] = v
+	}
+	f.stays[0].out = kept
+}
+
+func parsed(text string, t schemas.DType) any {
+	switch t {
+	case schemas.Bool:
+		return text == "true"
+	case schemas.String:
+		return text
+	}
+	v, _ := strconv.ParseFloat(text, 64)
+	switch t {
+	case schemas.Float32:
+		return float32(v)
+	case schemas.Int64:
+		return int64(v)
+	}
+	return v
 }
 
 func (o *oracle) score(f *fate, path string, row record) {

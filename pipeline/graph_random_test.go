@@ -2,13 +2,16 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
@@ -148,6 +151,8 @@ func rowOf(b *schemas.Batch, i int) []any {
 			vs[c] = schemas.Values[float32](col)[i]
 		case schemas.Int64:
 			vs[c] = schemas.Values[int64](col)[i]
+		case schemas.Uint64: // a version
+			vs[c] = schemas.Values[uint64](col)[i]
 		case schemas.String:
 			vs[c] = string(col.Text(i))
 		case schemas.Bool:
@@ -185,7 +190,8 @@ type grower struct {
 	*rand.Rand
 	models map[string]scorers.Scorer // by node path
 	sigs   map[string]schemas.Signature
-	left   int // nodes that it may still make, about
+	tables map[string]map[string]record // by bucket
+	left   int                          // nodes that it may still make, about
 }
 
 func (g *grower) chance(percent int) bool { return g.IntN(100) < percent }
@@ -202,11 +208,13 @@ func (g *grower) some(names []string, most int) []string {
 // node makes a node that sees the columns of env and answers with those of want.
 func (g *grower) node(path string, depth int, env, want []string) Node {
 	g.left--
-	kind := g.IntN(9)
+	kind := g.IntN(10)
 	if depth == 1 || g.left <= 0 {
-		kind = g.IntN(8) / 6
+		kind = pick(g, []int{0, 0, 0, 0, 0, 1, 1, 9})
 	}
 	switch kind {
+	case 9:
+		return g.lookup(env, want)
 	case 1:
 		t := &Transform{Columns: map[string]string{}}
 		for _, name := range want {
@@ -297,10 +305,7 @@ func (g *grower) split(path string, depth int, env, want []string) Node {
 	s := &Split{Forced: g.chance(50), Salt: pick(g, []string{"", "", "autumn"})}
 	switch g.IntN(3) {
 	case 0:
-		keys := slices.DeleteFunc(slices.Clone(env), func(name string) bool {
-			return typeOf(name) == schemas.Float64 || typeOf(name) == schemas.Float32
-		})
-		s.Key = pick(g, keys)
+		s.Key = pick(g, keysOf(env))
 	case 1:
 		s.Header = "X-User"
 	}
@@ -352,6 +357,64 @@ func (g *grower) learn(gr *graph) map[string]*route.State {
 		b.state.Store(states[b.path])
 	}
 	return states
+}
+
+func keysOf(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(name string) bool {
+		return typeOf(name) == schemas.Float64 || typeOf(name) == schemas.Float32
+	})
+}
+
+// lookup makes a node that finds its answer in a bucket of its own.
+func (g *grower) lookup(env, want []string) Node {
+	l := &Lookup{Bucket: fmt.Sprint("b", len(g.tables)), Key: pick(g, keysOf(env)), Missing: pick(g, []string{"", "", MissingNull, MissingDefault, MissingDefault, MissingError})}
+	for _, name := range want {
+		c := LookupColumn{Name: name, Type: typeOf(name).String()}
+		if l.Missing == MissingDefault || g.chance(30) {
+			v := Literal(fmt.Sprint(g.constant(name)))
+			c.Default = &v
+		}
+		l.Columns = append(l.Columns, c)
+	}
+	table := map[string]record{}
+	for _, key := range []string{"0", "1", "2", "3", "4", "5", "6", "s1", "s2", "none", "", "true", "c"} {
+		if g.chance(80) && key != "" {
+			table[key] = record{}
+			for _, name := range g.some(want, 1000) {
+				table[key][name] = g.constant(name)
+			}
+		}
+	}
+	g.tables[l.Bucket] = table
+	return Node{Lookup: l}
+}
+
+func (g *grower) constant(name string) any {
+	switch typeOf(name) {
+	case schemas.Float64:
+		return float64(g.IntN(80))/8 - 3
+	case schemas.Float32:
+		return float32(g.IntN(40)) / 8
+	case schemas.Int64:
+		return int64(g.IntN(12))
+	case schemas.Bool:
+		return g.chance(50)
+	}
+	return pick(g, []string{"s1", "s2", "none", "a text"})
+}
+
+// Follow tells the values of a bucket. A value's version is the number of its columns and one.
+func (g *grower) Follow(ctx context.Context, s lookup.Source, each func(*schemas.Change), all func(uint64)) error {
+	for key, v := range g.tables[s.Name] {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		each(&schemas.Change{Key: key, Value: b, Version: uint64(len(v) + 1), Time: time.Unix(1<<33, 0)})
+	}
+	all(0)
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (g *grower) sequence(path string, depth int, env, want []string) Node {

@@ -21,12 +21,12 @@ type packed struct{ in, work *schemas.Batch }
 
 func (n *scoringNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
 	first := f.enter(n.nodeFacts, ids)
+	for _, row := range ids {
+		f.by[row] = int32(n.index)
+	}
 	if f.past != nil {
 		f.past.answer(f, n.nodeFacts, ids, first, out)
 		return
-	}
-	for _, row := range ids {
-		f.by[row] = int32(n.index)
 	}
 	if n.pack == nil {
 		n.scoreAll(f, in, ids, first, out)

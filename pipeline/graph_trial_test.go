@@ -20,6 +20,7 @@ import (
 
 	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers"
@@ -51,8 +52,8 @@ func newTrial(t *testing.T, seed uint64) *trial {
 	for _, name := range requestColumns {
 		x.spec.Columns[name] = typeOf(name).String()
 	}
-	for len(g.models) < 2 || x.spec.Route.Model != "" || x.spec.Route.Transform != nil {
-		g.models, g.sigs, g.left = map[string]scorers.Scorer{}, map[string]schemas.Signature{}, 3+g.IntN(16)
+	for len(g.models) < 2 || x.spec.Route.Model != "" || x.spec.Route.Transform != nil || x.spec.Route.Lookup != nil {
+		g.models, g.sigs, g.tables, g.left = map[string]scorers.Scorer{}, map[string]schemas.Signature{}, map[string]map[string]record{}, 3+g.IntN(16)
 		x.spec.Route = g.node(RootPath, 2+g.IntN(3), requestColumns, g.some(allColumns, 4))
 	}
 	if err := x.spec.Validate(); err != nil {
@@ -74,6 +75,16 @@ func newTrial(t *testing.T, seed uint64) *trial {
 			n.loaded, n.by = &model{batcher: newBatcher(s, "d", newLanes(2), nil, nil)}, answeredBy(n.path, 1, "r")
 		}
 	}
+	tables, err := lookup.New(lookup.Default(), g, nil, h.Log)
+	if err != nil {
+		x.wrong("%v", err)
+	}
+	for _, n := range gr.lookups {
+		if n.table, err = tables.Open(t.Context(), n.source, n.columns); err != nil {
+			x.wrong("%s: %v", n.path, err)
+		}
+		t.Cleanup(n.table.Close)
+	}
 	x.c.batcher = newGraphBatcher(gr, "r", newLanes(2), nil, NewMetrics(prometheus.NewRegistry()))
 	newNodeBook().follow(x.c)
 	x.door = &door{p: p, commit: &committer{p: p}}
@@ -92,7 +103,7 @@ func (x *trial) request(g *grower, id string) *asking {
 		h[schemas.HeaderArm] = []string{pick(g, arms)}
 	}
 	a := &asking{item: item{door: x.door, rev: x.c, d: &connectors.Delivery{Message: schemas.Message{Header: h}}, id: id}}
-	o := &oracle{pipeline: "p", models: g.models, header: h, id: id, states: x.states}
+	o := &oracle{pipeline: "p", models: g.models, tables: g.tables, header: h, id: id, states: x.states}
 	for i := range 1 + g.IntN(20) {
 		o.row = i
 		row := record{}

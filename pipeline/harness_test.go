@@ -17,6 +17,7 @@ import (
 	leatnats "github.com/leatstream/leat/connectors/nats"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/codec"
 	"github.com/leatstream/leat/schemas/wire"
@@ -197,9 +198,12 @@ func (w *world) begin(grace time.Duration) *process {
 		poison, err = pipeline.OpenPoison(w.marks)
 		w.must(err)
 	}
+	tables, err := lookup.New(lookup.Default(), buckets{p.client}, nil, w.log)
+	w.must(err)
 	p.Host, err = pipeline.NewHost(w.config, pipeline.Deps{
 		Watch: p.watch, Store: p.model, Loaders: []scorers.Loader{p.model}, Online: p.online, Topic: p.topic,
 		Lineage: p.stream, WAL: p.wal, Learning: &pipeline.Learning{Journal: lineage.NewJournal(p.reader), Snapshots: state}, Refuse: p.stream.Refuse, Codec: codec.For, Formats: w.formats, CPU: "test", Poison: poison, Log: w.log,
+		Tables: tables,
 	})
 	w.must(err)
 	go func() {

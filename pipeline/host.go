@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/codec"
 	"github.com/leatstream/leat/scorers"
@@ -63,6 +64,7 @@ type Deps struct {
 	// Topic opens the durable input of a pipeline that has one, with a Transactor if its delivery is exactly once.
 	Topic   func(ctx context.Context, s *Spec) (Binding, error)
 	Loaders []scorers.Loader
+	Tables  *lookup.Tables   // what lookups read; nil: routes with lookups cannot be loaded
 	Lineage lineage.Appender // and lineage.Encoder, where a pipeline may be exactly once
 	WAL     WriteAhead
 	// Learning is what bandits learn from; nil: they decide as if there were no feedback.
@@ -112,6 +114,7 @@ func NewHost(c Config, d Deps) (*Host, error) {
 	}
 	h := &Host{Config: c, Deps: d, m: d.Metrics}
 	h.models = newModels(d.Store, d.Loaders, c.Cores, d.Poison, d.Metrics)
+	h.models.tables = d.Tables
 	h.full = func(bool) bool { return false }
 	if l, ok := d.Lineage.(interface{ Full(jobs bool) bool }); ok {
 		h.full = l.Full

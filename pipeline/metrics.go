@@ -23,6 +23,7 @@ type Metrics struct {
 	inflight  prometheus.Gauge
 	loaded    *prometheus.GaugeVec
 	loadFails *prometheus.CounterVec
+	lookups   *prometheus.CounterVec // by outcome
 
 	transactions *prometheus.CounterVec // by outcome
 	behind       *prometheus.GaugeVec
@@ -56,6 +57,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		inflight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "leat_runs_in_flight", Help: "Runs of models now."}),
 		loaded:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_pipeline_ready", Help: "1 if the pipeline's active revision is loaded here."}, []string{"pipeline"}),
 		loadFails: count("leat_load_failures_total", "Revisions that could not be loaded; the one before goes on serving.", "pipeline"),
+		lookups:   count("leat_lookups_total", "Keys looked up by a node: hit, missing (or null), stale.", "pipeline", "node", "outcome"),
 
 		transactions: count("leat_transactions_total", "Transactions of a topic by outcome: committed, failed (and tried again), revoked, given_up.", "pipeline", "outcome"),
 		behind:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_bandit_behind_seconds", Help: "For how long the pipeline's bandits have not known all feedback in the lineage; 0: they know it."}, []string{"pipeline"}),
@@ -64,7 +66,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		shadowRows:   count("leat_shadow_rows_total", "Rows of shadows by outcome: scored, sampled_out, shed (dropped: no idle core for them, or not loaded), failed.", "pipeline", "shadow", "outcome"),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.behind, m.learning, m.nodes)
+		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.lookups, m.behind, m.learning, m.nodes)
 	}
 	return m
 }
@@ -74,7 +76,7 @@ func (m *Metrics) forget(pipeline string) {
 	of := prometheus.Labels{"pipeline": pipeline}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails, m.behind, m.learning} {
+	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails, m.lookups, m.behind, m.learning} {
 		v.DeletePartialMatch(of)
 	}
 }

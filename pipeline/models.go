@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/scorers"
 )
@@ -19,6 +20,7 @@ type models struct {
 	lanes   *lanes
 	poison  *Poison
 	m       *Metrics
+	tables  *lookup.Tables // nil: lookups are not possible here
 
 	described sync.Map // schemas.SchemaID -> *schemas.Schema of signatures; bounded by the models that are ever loaded
 

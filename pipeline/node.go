@@ -32,7 +32,7 @@ type child struct {
 var nodeKinds []nodeKind
 
 func init() {
-	nodeKinds = []nodeKind{modelKind, splitKind, switchKind, sequenceKind, transformKind, ensembleKind, cascadeKind, banditKind}
+	nodeKinds = []nodeKind{modelKind, splitKind, switchKind, sequenceKind, transformKind, ensembleKind, cascadeKind, banditKind, lookupKind}
 }
 
 var modelKind = nodeKind{

@@ -149,8 +149,11 @@ func compileShadow(ctx context.Context, ms *models, rev *Revision, i int) (*comp
 		c.release()
 		return nil, check.faults.Err(op)
 	}
-	c.grow(g, rev.Revision+"/"+path)
-	if err := c.keepBack(); err != nil {
+	err := c.grow(ctx, g, rev.Revision+"/"+path)
+	if err == nil {
+		err = c.keepBack()
+	}
+	if err != nil {
 		c.release()
 		return nil, err
 	}

@@ -19,7 +19,7 @@ const DefaultWithin = Duration(24 * time.Hour)
 
 // Defaulted returns a copy with every default filled in: lineage, deadline, how long feedback may mean a decision about its
 // entity, a bare model name as NAME@champion, weights of a split in parts, the quorum of an ensemble, the parameters of a
-// bandit, and concurrency and budget of a shadow. The
+// bandit, what a lookup answers of a key that is missing, and concurrency and budget of a shadow. The
 // default of delivery is that it is absent, as in specs that are older than the field. Two specs that mean the same are
 // equal after it. It shares no map or slice with s.
 func (s Spec) Defaulted() Spec {
@@ -77,6 +77,9 @@ func (s Spec) Defaulted() Spec {
 		}
 		if n.Bandit != nil {
 			n.Bandit.fill()
+		}
+		if n.Lookup != nil && n.Lookup.Missing == "" {
+			n.Lookup.Missing = MissingNull
 		}
 		return n
 	}

@@ -13,6 +13,7 @@ type Node struct {
 	Ensemble  *Ensemble  `yaml:"ensemble,omitempty" json:"ensemble,omitempty"`
 	Cascade   []Stage    `yaml:"cascade,omitempty" json:"cascade,omitempty"`
 	Bandit    *Bandit    `yaml:"bandit,omitempty" json:"bandit,omitempty"`
+	Lookup    *Lookup    `yaml:"lookup,omitempty" json:"lookup,omitempty"`
 }
 
 // Split gives each row to one of its arms by their weights, the same key always to the same arm: A/B tests and canaries.
@@ -143,4 +144,39 @@ type Bandit struct {
 type BanditArm struct {
 	Name string `yaml:"name" json:"name"`
 	Node `yaml:",inline"`
+}
+
+// Lookup answers with columns that are kept by key beside the requests: features of a customer, of an aircraft. They are read
+// from a NATS KV bucket or a compacted topic of Kafka into this process's memory, and follow its changes.
+type Lookup struct {
+	Bucket  string         `yaml:"bucket,omitempty" json:"bucket,omitempty"`
+	Topic   string         `yaml:"topic,omitempty" json:"topic,omitempty"` // instead: kafka:NAME
+	Key     string         `yaml:"key" json:"key"`                         // column whose value is the key
+	Columns []LookupColumn `yaml:"columns" json:"columns"`
+	Missing string         `yaml:"missing,omitempty" json:"missing,omitempty"` // MissingNull (""), MissingDefault or MissingError
+	Stale   Duration       `yaml:"stale,omitempty" json:"stale,omitempty"`     // a value that is older is missing; 0: none is
+}
+
+// What becomes of a row whose key is null, or is not there, or is stale.
+const (
+	MissingNull    = "null"    // its columns are null
+	MissingDefault = "default" // its columns are their defaults
+	MissingError   = "error"   // it fails: Invalid
+)
+
+// LookupColumn is a column that a lookup answers with.
+type LookupColumn struct {
+	Name    string   `yaml:"name" json:"name"`
+	Type    string   `yaml:"type" json:"type"`                       // a dtype
+	Shape   []int    `yaml:"shape,omitempty" json:"shape,omitempty"` // of one value; absent: a scalar
+	Default *Literal `yaml:"default,omitempty" json:"default,omitempty"`
+}
+
+// Literal is a value as text: of a number, a bool or a text. What it means, the type of its column says.
+type Literal string
+
+// UnmarshalText takes any text.
+func (l *Literal) UnmarshalText(b []byte) error {
+	*l = Literal(b)
+	return nil
 }

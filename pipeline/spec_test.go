@@ -91,7 +91,7 @@ var badSpecs = []struct {
 	{"empty route", head + "route: {}", []string{"line 4: route: names nothing to run; want one of model"}, true},
 	{"null route", head + "route:", []string{"line 4: route: names nothing to run"}, true},
 	{"empty key", head + "route: {model: m}\n\"\": x", []string{`line 5: "": unknown key; want one of apiVersion, kind, name`}, true},
-	{"route text", head + "route: m", []string{`line 4: route: want a map with model, split, switch, sequence, transform, ensemble, cascade, bandit, got text ("m")`}, true},
+	{"route text", head + "route: m", []string{`line 4: route: want a map with model, split, switch, sequence, transform, ensemble, cascade, bandit, lookup, got text ("m")`}, true},
 	{"route typo", head + "route: {modle: m}", []string{`line 4: route.modle: unknown key; did you mean "model"?`}, true},
 	{"model list", head + "route: {model: [m]}", []string{"line 4: route.model: want text, got a list"}, true},
 	{"model path", head + "route: {model: ../m}", []string{`line 4: route.model: model name "../m"`, "write NAME, NAME@ALIAS or NAME@VERSION"}, true},

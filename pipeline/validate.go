@@ -265,6 +265,11 @@ func (c *checker) server(s *Spec, f Facts) {
 			c.onKafka(t.path, t.ref, r.Transport)
 		}
 	}
+	s.Walk(func(_, at string, n *Node) {
+		if n.Lookup != nil && n.Lookup.Topic != "" {
+			c.lookupTopic(document.Join(at, "lookup.topic"), n.Lookup.Topic, f)
+		}
+	})
 	if s.Input != nil && !f.Registry && (s.Input.Format == codec.Avro || s.Input.Format == codec.Protobuf) {
 		c.fault("input.format", "%s needs a schema registry: set schema_registry.url for the server", s.Input.Format)
 	}
@@ -432,6 +437,7 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 		models = append(models, ResolvedModel{Node: path, Ref: ref.String(), Name: v.Name, Version: v.Version, Digest: v.Digest})
 		sigs[path] = v.Probed.Signature
 	}
+	var kept []*schemas.Schema // what is recorded of requests
 	switch only, one := sigs[RootPath]; {
 	case one && s.Route.Model != "" && len(s.Shadows) == 0:
 		sig = only
@@ -439,6 +445,9 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 		if g := buildGraph(c, s, sigs); g != nil {
 			sig = schemas.Signature{Inputs: g.in, Outputs: g.out}
 			c.shadowGraphs(s, sigs, g.in)
+			for _, l := range g.lookups {
+				kept = append(kept, l.recorded.out)
+			}
 		}
 	}
 	if len(ofRoute(models)) == 0 && len(c.faults) == 0 {
@@ -455,10 +464,11 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 		}
 	}
 	if sig.Inputs != nil && sig.Outputs != nil && s.Record != nil {
-		c.columns("record.mask", s.Record.Mask, sig)
-		c.columns("record.drop", s.Record.Drop, sig)
+		kept = append(kept, sig.Inputs, sig.Outputs)
+		c.columns("record.mask", s.Record.Mask, kept)
+		c.columns("record.drop", s.Record.Drop, kept)
 		if len(c.faults) == 0 {
-			_, err := lineage.NewPolicy(s.Record.Mask, s.Record.Drop, sig.Inputs, sig.Outputs)
+			_, err := lineage.NewPolicy(s.Record.Mask, s.Record.Drop, kept...)
 			c.err("record", err)
 		}
 	}
@@ -477,10 +487,10 @@ func (c *checker) unread(s *Spec, sig schemas.Signature) {
 	}
 }
 
-// columns checks that each name is a column of the signature, or an element of a packed tensor that names its elements.
-func (c *checker) columns(path string, cols []string, sig schemas.Signature) {
+// columns checks that each name is a column of what is recorded, or an element of a packed tensor that names its elements.
+func (c *checker) columns(path string, cols []string, kept []*schemas.Schema) {
 	var known []string
-	for _, s := range []*schemas.Schema{sig.Inputs, sig.Outputs} {
+	for _, s := range kept {
 		for i := range s.Len() {
 			known = append(append(known, s.Field(i).Name), s.Field(i).Features...)
 		}

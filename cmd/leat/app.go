@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"github.com/leatstream/leat/pipeline/bulk"
 	"github.com/leatstream/leat/pipeline/control"
 	"github.com/leatstream/leat/pipeline/feedback"
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/api"
 	"github.com/leatstream/leat/schemas/codec"
@@ -222,9 +224,13 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 	a.reader = lineage.NewReader(logs, catalogue, a.cfg.Lineage.Config, a.describe)
 	a.reader.JoinBy(a.entityOf)
 	a.keeper = lineage.NewKeeper(a.reader, state)
+	tables, err := lookup.New(a.cfg.Lookup, follower{a}, a.metrics, a.log)
+	if err != nil {
+		return err
+	}
 	a.learning = &pipeline.Learning{Journal: lineage.NewJournal(a.reader), Snapshots: state}
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
-		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders,
+		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders, Tables: tables,
 		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Learning: a.learning, Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
 		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log, Process: processName(),
 	})
@@ -280,6 +286,7 @@ func (a *app) operations() []api.Operation {
 	ops = append(ops, lineage.Operations(a.reader, a.keeper)...)
 	ops = append(ops, a.feedback.Operations()...)
 	ops = append(ops, connectors.Operations(a.topics, a.topicUses)...)
+	ops = append(ops, connectors.FeatureOperations(a.client, a.bucketUses)...)
 	return ops
 }
 
@@ -312,19 +319,23 @@ func (a *app) loading(ops []api.Operation) []api.Operation {
 	return ops
 }
 
-// served waits until the changed pipelines are served here as they should be, or cannot be loaded.
+// served waits until the changed pipelines are served here as they should be, or cannot be loaded: then their notes say why.
 func (a *app) served(ctx context.Context, changes []control.Change) {
 	ctx, cancel := context.WithTimeout(ctx, loadPatience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for _, c := range changes {
+	for i := range changes {
+		c := changes[i]
 		for c.Pipeline != "" && c.Action != control.Unchanged {
 			if c.Action == control.Deleted {
 				c.To = ""
 			}
 			s, ok := a.host.State(c.Pipeline)
 			if c.To == "" && !ok || ok && s.Revision == c.To && (s.Ready || s.Error != "") {
+				if s.Error != "" {
+					changes[i].Note = strings.TrimPrefix(changes[i].Note+"; applied, and not loaded yet: "+s.Error, "; ")
+				}
 				break
 			}
 			select {

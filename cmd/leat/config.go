@@ -20,6 +20,7 @@ import (
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/bulk"
+	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/confluent"
 	"github.com/leatstream/leat/scorers/onnx"
@@ -41,6 +42,7 @@ type Config struct {
 	HTTP      gateway.Config  `yaml:"http"`
 	Lineage   lineageConfig   `yaml:"lineage"`
 	Pipeline  pipeline.Config `yaml:"pipeline"`
+	Lookup    lookup.Config   `yaml:"lookup"`
 	Jobs      bulk.Config     `yaml:"jobs"`
 	Registry  registry.Config `yaml:"registry"`
 	ONNX      onnx.Config     `yaml:"onnx"`
@@ -95,7 +97,7 @@ func defaultConfig() Config {
 	return Config{
 		Transport: schemas.TransportNATS, NATS: natsConfig{nats.DefaultServer(), nats.Default()}, Kafka: kafka.Default(),
 		HTTP: gateway.Default(), Lineage: lineageConfig{schemas.TransportNATS, lineage.Default()},
-		Pipeline: pipeline.DefaultConfig(), Jobs: bulk.Default(), Registry: registry.Default(), ONNX: onnx.Default(),
+		Pipeline: pipeline.DefaultConfig(), Lookup: lookup.Default(), Jobs: bulk.Default(), Registry: registry.Default(), ONNX: onnx.Default(),
 	}
 }
 
@@ -116,7 +118,7 @@ func (c *Config) load(path string) error {
 
 // Validate reports every fault.
 func (c *Config) Validate() error {
-	errs := []error{c.HTTP.Validate(), c.Lineage.Validate(), c.Pipeline.Validate(), c.Jobs.Validate(), c.Registry.Validate(), c.ONNX.Validate()}
+	errs := []error{c.HTTP.Validate(), c.Lineage.Validate(), c.Pipeline.Validate(), c.Lookup.Validate(), c.Jobs.Validate(), c.Registry.Validate(), c.ONNX.Validate()}
 	if c.NATS.Client.URL == "" {
 		errs = append(errs, c.NATS.Server.Validate())
 	}

@@ -98,6 +98,8 @@ func TestExampleRoutes(t *testing.T) {
 		ok(t, "models", "push", filepath.Join(example, name))
 		defer func() { ok(t, "pipelines", "delete", name); ok(t, "models", "delete", name) }()
 	}
+	has(t, ok(t, "features", "create", "aircraft"), "bucket aircraft: ready, 0 values")
+	ok(t, "features", "put", "aircraft", "N542MQ", `{"plane_age": 9, "seats": 150}`)
 	ok(t, append([]string{"apply"}, files...)...)
 	readme, err := os.ReadFile(filepath.Join(routes, "README.md"))
 	if err != nil {
@@ -138,6 +140,7 @@ func TestExampleRoutes(t *testing.T) {
 		{"flights-switch", flight, map[string]any{"tailnum": nil}, nil, &linear, []string{"route primary unknown flight-delay", "route/unknown arm flight-delay"}},
 		{"flights-switch", flight, map[string]any{"tailnum": nil, "plane_age": 9, "seats": 150}, nil, &old, []string{"route primary known flight-boost", "route/known arm flight-boost"}},
 		{"flights-sequence", metric, nil, nil, nil, []string{"route primary flight-boost", "route/units stage", "route/pack stage", "route/score stage flight-boost"}},
+		{"flights-lookup", filepath.Join(routes, "lookup.json"), nil, nil, &old, []string{"route primary flight-boost", "route/aircraft stage", "route/score stage flight-boost"}},
 		{"flights-ensemble", plain, nil, nil, &both, []string{"route primary flights-ensemble", "route/regression member flight-delay", "route/trees member flight-boost"}},
 		{"flights-stacking", plain, nil, nil, &weighed, []string{"route primary flight-stack", "route/regression member flight-delay", "route/trees member flight-boost", "route/forest member flight-forest", "route/combine combiner flight-stack"}},
 		{"flights-cascade", plain, nil, nil, &trees, []string{"route primary large flight-boost", "route/small stage flight-delay", "route/large stage flight-boost"}},

@@ -37,6 +37,16 @@ route:
       - {name: b, weight: 50, model: flight-delay@1}
 `
 
+const lookupSpec = `apiVersion: leat/v1
+kind: Pipeline
+name: flight-known
+route:
+  sequence:
+    - name: aircraft
+      lookup: {bucket: aircraft, key: tailnum, columns: [{name: plane_age, type: float32}, {name: seats, type: float32}]}
+    - {name: score, model: flight-delay@champion}
+`
+
 // rare are metrics that show up only with their first event, which does not come here.
 var rare = regexp.MustCompile("^leat_(load_failures_total|lineage_refusals_suppressed_total|job_rows_total|job_chunks_total)$")
 
@@ -49,6 +59,12 @@ func TestMetrics(t *testing.T) {
 	s.push(t, ctx, root+"/examples/flights/flight-delay")
 	s.apply(t, ctx, "flight-late", lateSpec)
 	s.apply(t, ctx, "flight-test", splitSpec)
+	made, err := http.Post(s.HTTP+"/v1/features", "application/json", strings.NewReader(`{"name":"aircraft"}`))
+	if err != nil || made.StatusCode != http.StatusOK {
+		t.Fatal(made, err)
+	}
+	made.Body.Close()
+	s.apply(t, ctx, "flight-known", lookupSpec)
 	s.publish(t, ctx, "flights", row(t), []byte(`{"no":"flight"}`))
 	for _, body := range []string{read(t, flight), `{"rows":[{"carrier":"UA"}]}`, "no JSON"} {
 		r, err := http.Post(s.HTTP+"/v1/pipelines/flight-delay/score", "application/json", strings.NewReader(body))

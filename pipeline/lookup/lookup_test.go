@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -296,7 +297,7 @@ func TestFollowedAgain(t *testing.T) {
 			t.Error(table.Age())
 		}
 		<-s.follows
-		if table.Age() != 5*time.Second+againAfter {
+		if table.Age() != 5*time.Second+againSoon {
 			t.Error(table.Age())
 		}
 		same := table.Find([]byte("stays"))
@@ -375,26 +376,39 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
+// counted counts how often its source is followed.
+type counted struct {
+	many
+	follows atomic.Int32
+}
+
+func (c *counted) Follow(ctx context.Context, s Source, each func(*schemas.Change), all func(uint64)) error {
+	c.follows.Add(1)
+	return c.many.Follow(ctx, s, each, all)
+}
+
 // TestShared: the same columns of a source are one table, which ends with the last who uses it.
 func TestShared(t *testing.T) {
-	s := newScript()
+	s := &counted{many: 3}
 	ts := newTables(t, s, 1<<20, nil)
-	a := open(t, ts, s, plain, "a", `{"limit":1}`)
-	b, err := ts.Open(t.Context(), customers, plain)
-	if err != nil || a != b {
-		t.Fatal(err, a == b)
+	var all []*Table
+	for _, cols := range [][]Column{plain, plain, plain[:1]} {
+		table, err := ts.Open(t.Context(), customers, cols)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, table)
 	}
-	c := open(t, ts, s, plain[:1], "a", `{"limit":1}`)
-	if c == a || len(s.follows) != 2 {
-		t.Fatal("tables of other columns are shared")
+	if all[0] != all[1] || all[0] == all[2] || s.follows.Load() != 2 {
+		t.Fatal(s.follows.Load())
 	}
-	a.Close()
-	c.Close()
-	wants(t, b, map[string]string{"a": "none [1]"})
-	s.set("a", `{"limit":2}`, 7)
-	wants(t, b, map[string]string{"a": "none [2]"})
-	b.Close()
-	if len(ts.mu.open) != 0 {
+	all[0].Close()
+	all[2].Close()
+	if wants(t, all[1], map[string]string{"customer-2": "gold [2.5]"}); len(ts.mu.open) != 1 {
+		t.Error("a table that is used was closed, or one that is not stays")
+	}
+	all[1].Close()
+	if len(ts.mu.open) != 0 || ts.used.Load() != 0 {
 		t.Error("a table stays")
 	}
 }

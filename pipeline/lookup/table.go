@@ -15,9 +15,10 @@ import (
 
 // How a table follows its source.
 const (
-	loadPatience = 30 * time.Second // without anything new, while it is filled
-	againAfter   = 2 * time.Second  // a source that could not be followed
-	sayEvery     = time.Minute      // of the same trouble again
+	loadPatience = 30 * time.Second       // without anything new, while it is filled
+	againSoon    = 100 * time.Millisecond // a source that was followed until now; then twice as long each time,
+	againAfter   = 5 * time.Second        // up to this
+	sayEvery     = time.Minute            // of the same trouble again
 )
 
 // Table holds the rows of one source. Find, Absent and Append may be called by any number of goroutines.
@@ -75,6 +76,7 @@ func (t *Table) run(ctx context.Context) {
 	defer close(t.done)
 	again := time.NewTimer(againAfter)
 	defer again.Stop()
+	pause := againSoon
 	for {
 		t.round, t.whole = t.round+1, false
 		err := t.of.follower.Follow(ctx, t.source, t.change, t.all)
@@ -89,7 +91,11 @@ func (t *Table) run(ctx context.Context) {
 			return
 		}
 		t.say("the source cannot be followed: lookups go on with what they have", "error", err)
-		again.Reset(againAfter)
+		if t.whole {
+			pause = againSoon
+		}
+		again.Reset(pause)
+		pause = min(2*pause, againAfter)
 		select {
 		case <-again.C:
 		case <-ctx.Done():
