@@ -85,7 +85,7 @@ var importColumns = []importColumn{
 }
 
 func feedbackImport(e *env) *cobra.Command {
-	im := importer{e: e, names: map[string]*string{}}
+	im := feedbackImporter{e: e, names: map[string]*string{}}
 	cmd := &cobra.Command{
 		Use: "import FILE|-", Short: "Record feedback of a file, a row each", Args: cobra.ExactArgs(1),
 		Long: `Record each row of a file (CSV, NDJSON, JSON, Parquet, Arrow) as one piece of feedback.
@@ -128,8 +128,8 @@ const (
 	importBytes = 2 << 20
 )
 
-// importer sends the rows of a file.
-type importer struct {
+// feedbackImporter sends the rows of a file.
+type feedbackImporter struct {
 	e                *env
 	pipeline, format string
 	names            map[string]*string // columns by flag; "": the usual ones
@@ -152,7 +152,7 @@ type taken struct {
 	name string
 }
 
-func (im *importer) run(ctx context.Context, path string) error {
+func (im *feedbackImporter) run(ctx context.Context, path string) error {
 	var err error
 	if im.c, err = im.e.dial(); err != nil {
 		return err
@@ -190,7 +190,7 @@ func (im *importer) run(ctx context.Context, path string) error {
 }
 
 // want types the columns of text files, so that an id of digits stays an id.
-func (im *importer) want() *schemas.Schema {
+func (im *feedbackImporter) want() *schemas.Schema {
 	var fs []schemas.Field
 	for i := range importColumns {
 		c := &importColumns[i]
@@ -212,7 +212,7 @@ func (im *importer) want() *schemas.Schema {
 }
 
 // columns finds what is taken of the file.
-func (im *importer) columns(s *arrow.Schema) (*schemas.Projection, error) {
+func (im *feedbackImporter) columns(s *arrow.Schema) (*schemas.Projection, error) {
 	var fields []schemas.Field
 	has := map[string]bool{}
 	for i := range importColumns {
@@ -287,7 +287,7 @@ func columnNames(s *arrow.Schema) []string {
 	return out
 }
 
-func (im *importer) all(ctx context.Context, r files.Reader, p *schemas.Projection) error {
+func (im *feedbackImporter) all(ctx context.Context, r files.Reader, p *schemas.Projection) error {
 	for {
 		rec, err := r.Next(ctx)
 		if err == io.EOF {
@@ -319,7 +319,7 @@ func (im *importer) all(ctx context.Context, r files.Reader, p *schemas.Projecti
 }
 
 // feedback is row i of the batch.
-func (im *importer) feedback(i int) (*lineage.Feedback, error) {
+func (im *feedbackImporter) feedback(i int) (*lineage.Feedback, error) {
 	f := &lineage.Feedback{}
 	for _, t := range im.takes {
 		c := im.batch.Column(t.at)
@@ -336,7 +336,7 @@ func (im *importer) feedback(i int) (*lineage.Feedback, error) {
 	return f, f.Complete()
 }
 
-func (im *importer) add(f *lineage.Feedback) {
+func (im *feedbackImporter) add(f *lineage.Feedback) {
 	in := lineage.FeedbackInput{
 		Pipeline: f.Pipeline, RequestID: f.RequestID, Row: f.Row, Entity: f.Entity, Node: f.Node, Label: f.Label, Reward: f.Reward, Comment: f.Comment, ID: f.ID,
 	}
@@ -350,7 +350,7 @@ func (im *importer) add(f *lineage.Feedback) {
 	}
 }
 
-func (im *importer) flush(ctx context.Context) error {
+func (im *feedbackImporter) flush(ctx context.Context) error {
 	if len(im.pending) == 0 {
 		return nil
 	}
