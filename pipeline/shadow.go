@@ -125,6 +125,7 @@ func (s *shadow) load(ctx context.Context, c *compiled, i int) error {
 	s.spec.Walk("", "", func(_, _ string, n *Node) {
 		l.headers = l.headers || n.Split != nil && (n.Split.Header != "" || n.Split.Forced)
 	})
+	s.queue.p.nodes.join(x, s.spec.Path())
 	s.loaded.Store(l)
 	return nil
 }

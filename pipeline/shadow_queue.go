@@ -185,7 +185,9 @@ func (l *castShadow) shade(ctx context.Context, t *trace, b *shadowBatch, out *s
 		}
 		return &b.requests[at].item
 	}
-	return l.route.safe(ctx, b.in, out, t, owner, public)
+	err := l.route.safe(ctx, b.in, out, t, owner, public)
+	l.route.count(t, err != nil)
+	return err
 }
 
 // record appends the records of a batch, each below the one of the same row's route. What cannot be appended is counted
