@@ -189,10 +189,8 @@ func sketchOf(rev *Revision, stats *RouteStats) sketch {
 		s.name, s.edge, s.shadow = x.Name, x.drawn(), true
 		if stats != nil {
 			s.unlive()
-			s.enliven(stats.figures(RootPath), x.Path(), stats.byPath(), stats.Idle())
 			if of, ok := stats.Shadows[x.Name]; ok {
-				cells := of.drawn()
-				s.live[1], s.live[4] = cells[1], cells[4]
+				s.live = of.drawn()
 			}
 		}
 		root.below = append(root.below, s)

@@ -25,18 +25,6 @@ func (s *RouteStats) byPath() map[string]*NodeStats {
 	return m
 }
 
-// figures are those of a node that are drawn; nil if there are none.
-func (s *RouteStats) figures(path string) *NodeFigures {
-	n := s.byPath()[path]
-	switch {
-	case n == nil:
-		return nil
-	case s.Idle():
-		return &n.Total
-	}
-	return &n.Recent
-}
-
 // enliven gives a node and those below it their cells. above is nil for the root.
 func (s *sketch) enliven(above *NodeFigures, path string, nodes map[string]*NodeStats, total bool) {
 	n := nodes[path]
@@ -70,13 +58,16 @@ func (s *sketch) enliven(above *NodeFigures, path string, nodes map[string]*Node
 // drawn are the cells of a shadow: its rows, and why it is not loaded. They are of all time.
 func (s ShadowState) drawn() []string {
 	rest := fmt.Sprintf("%d scored, %d shed", s.Scored, s.Shed)
+	if s.Elsewhere {
+		rest = fmt.Sprintf("elsewhere, %d shed", s.Shed)
+	}
 	if s.SampledOut > 0 {
 		rest += fmt.Sprintf(", %d not in the sample", s.SampledOut)
 	}
 	errors := strconv.FormatUint(s.Failed, 10)
 	if s.Error != "" {
 		errors += ", not loaded: " + shortened(s.Error)
-	} else if !s.Ready {
+	} else if !s.Ready && !s.Elsewhere {
 		errors += ", not loaded yet"
 	}
 	return []string{"-", rest, "-", "-", errors}

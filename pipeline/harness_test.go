@@ -201,7 +201,7 @@ func (w *world) begin(grace time.Duration) *process {
 	tables, err := lookup.New(lookup.Default(), buckets{p.client}, nil, w.log)
 	w.must(err)
 	p.Host, err = pipeline.NewHost(w.config, pipeline.Deps{
-		Watch: p.watch, Store: p.model, Loaders: []scorers.Loader{p.model}, Online: p.online, Topic: p.topic,
+		Watch: p.watch, Store: p.model, Loaders: []scorers.Loader{p.model}, Online: p.online, Topic: p.topic, Fan: p.client,
 		Lineage: p.stream, WAL: p.wal, Learning: &pipeline.Learning{Journal: lineage.NewJournal(p.reader), Snapshots: state}, Refuse: p.stream.Refuse, Codec: codec.For, Formats: w.formats, CPU: "test", Poison: poison, Log: w.log,
 		Tables: tables,
 	})

@@ -28,6 +28,8 @@ type Config struct {
 	// the latest so long after its first.
 	TransactionRecords  int           `yaml:"transaction_records"`
 	TransactionInterval time.Duration `yaml:"transaction_interval"`
+
+	Groups Groups `yaml:"groups"` // what this process does of the pipelines: primary, shadow:NAME; empty: all, by itself
 }
 
 // DefaultConfig returns what suits most. One commit costs Kafka about 7 ms, whatever it holds: every 100 ms, that is
@@ -47,6 +49,9 @@ func (c Config) Validate() error {
 	if c.TransactionInterval < time.Millisecond || c.TransactionInterval > 10*time.Second {
 		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.transaction_interval", "%v: want 1ms to 10s", c.TransactionInterval)
 	}
+	if err := c.Groups.Validate(); err != nil {
+		return err
+	}
 	if c.Cores < 0 || c.Cores > 1024 {
 		return schemas.FieldErrorf(schemas.Invalid, "pipeline.Config", "pipeline.cores", "%d: want 0 to 1024", c.Cores)
 	}
@@ -63,6 +68,7 @@ type Deps struct {
 	Online func(ctx context.Context, name string) ([]Binding, error)
 	// Topic opens the durable input of a pipeline that has one, with a Transactor if its delivery is exactly once.
 	Topic   func(ctx context.Context, s *Spec) (Binding, error)
+	Fan     Fan // nil: no shadow is run by another process
 	Loaders []scorers.Loader
 	Tables  *lookup.Tables   // what lookups read; nil: routes with lookups cannot be loaded
 	Lineage lineage.Appender // and lineage.Encoder, where a pipeline may be exactly once

@@ -40,6 +40,11 @@ type processor struct {
 		closed bool // no pins are kept any more
 
 		shadows map[string]*shadowQueue // by name
+
+		// Of a process that takes rows of others: the revision before the active one, whose rows may still come.
+		before  *compiled
+		settled chan struct{} // closed, and made anew, when a revision is active or a shadow is loaded
+		missed  string        // revision that was waited for in vain
 	}
 	changed chan struct{} // capacity 1: something in mu changed
 	pinning chan struct{} // capacity 1: held by who loads a version that a caller named; one at a time
@@ -52,6 +57,8 @@ type processor struct {
 
 	loading     sync.WaitGroup     // of shadows of the active revision
 	stopLoading context.CancelFunc // nil: none is loaded
+	fan         fanOut
+	fans        map[string]*fanIn // by shadow
 }
 
 // doors are the open bindings of one kind and what runs them.
@@ -72,6 +79,8 @@ func newProcessor(ctx context.Context, h *Host, name string) *processor {
 	p := &processor{host: h, name: name, changed: make(chan struct{}, 1), pinning: make(chan struct{}, 1), ended: make(chan struct{}), nodes: newNodeBook()}
 	p.stopped, p.stop = context.WithCancel(ctx)
 	p.bandits.p = p
+	p.fan.p, p.fan.kick = p, make(chan struct{}, 1)
+	p.mu.settled = make(chan struct{})
 	return p
 }
 
@@ -207,7 +216,11 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 	}()
 	old := p.active.Load()
 	if old == nil || old.rev.Revision != rev.Revision {
-		c, err := compile(p.stopped, p.host.models, rev)
+		load := compile
+		if !p.host.Groups.Primary() {
+			load = compileBeside
+		}
+		c, err := load(p.stopped, p.host.models, rev)
 		if err != nil {
 			return err
 		}
@@ -218,12 +231,14 @@ func (p *processor) activate(ctx context.Context, rev *Revision) (err error) {
 		}
 		p.cast(c)
 		p.active.Store(c)
-		if old != nil {
-			old.release()
-		}
+		p.replace(old)
 		p.unpin()
 		p.castActive(c)
+		p.followFan(c)
 		p.host.Log.Info("revision active", "pipeline", p.name, "revision", rev.Revision[:min(12, len(rev.Revision))], "model", c.by.label[0], "cause", rev.Cause)
+	}
+	if !p.host.Groups.Primary() {
+		return nil
 	}
 	if err := p.closeBroken(ctx); err != nil {
 		return err
@@ -330,10 +345,13 @@ func (p *processor) close(ctx context.Context) {
 	shadows := p.mu.shadows
 	p.mu.Unlock()
 	p.stop()
+	p.closeFans()
+	p.fan.close()
 	for _, q := range shadows {
 		q.close()
 	}
 	p.loading.Wait()
+	p.replace(nil)
 	p.unpin()
 	if c := p.active.Load(); c != nil {
 		c.release()

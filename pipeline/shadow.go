@@ -22,12 +22,14 @@ import (
 // shadow is a shadow of a revision in this process. It is there from when the revision is active; until its models are
 // loaded it drops what it is offered.
 type shadow struct {
-	spec   *Shadow
-	salt   string
-	rate   int
-	key    int // column of the request, -1: none
-	queue  *shadowQueue
-	loaded atomic.Pointer[castShadow]
+	spec    *Shadow
+	salt    string
+	rate    int
+	key     int  // column of the request, -1: none
+	remote  bool // another process runs it
+	headers bool // a node asks for those of the caller
+	queue   *shadowQueue
+	loaded  atomic.Pointer[castShadow]
 }
 
 // castShadow is a loaded shadow. It holds a reference on its models until the revision is over; each batch holds another.
@@ -35,7 +37,7 @@ type castShadow struct {
 	*compiled
 	spec    *Shadow
 	give    *picker // from the columns of a request
-	headers bool    // a node asks for them
+	headers bool    // as of the shadow
 }
 
 // cast makes the shadows of a revision, not loaded yet.
@@ -47,6 +49,10 @@ func (p *processor) cast(c *compiled) {
 		if x.Key != "" {
 			s.key = in.Index(x.Key)
 		}
+		s.remote = !p.host.Groups.shadow(x.Name)
+		x.Walk("", "", func(_, _ string, n *Node) {
+			s.headers = s.headers || n.Split != nil && (n.Split.Header != "" || n.Split.Forced)
+		})
 		c.shadows = append(c.shadows, s)
 	}
 }
@@ -64,6 +70,30 @@ func (p *processor) castActive(c *compiled) {
 	ctx, p.stopLoading = context.WithCancel(p.stopped)
 	c.refs.Add(1)
 	p.loading.Go(func() { p.loadShadows(ctx, c) })
+}
+
+// replace lets go of the revision before the active one. A process that takes rows of others keeps it until there is
+// another one: its rows are still under way.
+func (p *processor) replace(old *compiled) {
+	p.mu.Lock()
+	before := old
+	if p.host.Groups.shared() && (old == nil || slices.ContainsFunc(old.shadows, func(s *shadow) bool { return !s.remote })) {
+		before, p.mu.before = p.mu.before, old
+	}
+	p.mu.Unlock()
+	if before != nil {
+		before.release()
+	}
+	p.wakeAwaiting()
+}
+
+// compileBeside is compile for a process that runs shadows of the revision and not its route.
+func compileBeside(_ context.Context, ms *models, rev *Revision) (*compiled, error) {
+	c := &compiled{rev: rev, models: ms, by: answeredBy(rev.Spec.Name, 0, rev.Revision)}
+	c.batcher = &batcher{sig: rev.Signature, slots: ms.lanes.cores, lanes: ms.lanes, m: ms.m}
+	c.contexts.known = map[contextKey]*lineage.Context{}
+	c.refs.Store(1)
+	return c, nil
 }
 
 // shadowQueue returns the queue of a shadow, which outlives revisions.
@@ -90,7 +120,7 @@ func (p *processor) loadShadows(ctx context.Context, c *compiled) {
 	for missing := true; missing; {
 		missing = false
 		for i, s := range c.shadows {
-			if s.loaded.Load() != nil {
+			if s.remote || s.loaded.Load() != nil {
 				continue
 			}
 			err := safely("load", func() error { return s.load(ctx, c, i) })
@@ -98,6 +128,7 @@ func (p *processor) loadShadows(ctx context.Context, c *compiled) {
 				return
 			}
 			s.queue.state(c.rev.Revision, err)
+			p.wakeAwaiting()
 			if err != nil {
 				missing = true
 				p.host.Log.Error("shadow not loaded: its rows are dropped; trying again", "pipeline", p.name, "shadow", s.spec.Name, slog.Any("error", err))
@@ -121,12 +152,7 @@ func (s *shadow) load(ctx context.Context, c *compiled, i int) error {
 	if err != nil {
 		return err
 	}
-	l := &castShadow{compiled: x, spec: s.spec, give: newPicker(c.sig.Inputs, x.sig.Inputs)}
-	s.spec.Walk("", "", func(_, _ string, n *Node) {
-		l.headers = l.headers || n.Split != nil && (n.Split.Header != "" || n.Split.Forced)
-	})
-	s.queue.p.nodes.join(x, s.spec.Path())
-	s.loaded.Store(l)
+	s.loaded.Store(&castShadow{compiled: x, spec: s.spec, give: newPicker(c.sig.Inputs, x.sig.Inputs), headers: s.headers})
 	return nil
 }
 
@@ -182,8 +208,18 @@ func (dr *door) offer(r *run, items []item) {
 			if it.from == it.to || it.err != nil && it.err.Kind == schemas.Expired {
 				continue // nobody scored it
 			}
+			from := caller{dr.Via, dr.principal(it.d)}
+			var far []*shadow
 			for _, s := range it.rev.shadows {
-				s.take(it, dr, r.in)
+				switch {
+				case !s.remote:
+					s.take(it, from, r.in)
+				case dr.p.host.Fan != nil && s.samples(it, r.in):
+					far = append(far, s)
+				}
+			}
+			if len(far) > 0 {
+				dr.p.fan.put(it, from, r.in, far)
 			}
 		}
 		return nil
@@ -193,8 +229,11 @@ func (dr *door) offer(r *run, items []item) {
 	}
 }
 
+// caller is who asked, and by which way in.
+type caller struct{ via, principal string }
+
 // take copies the rows of an item that are in the sample into the queue, all of them or none.
-func (s *shadow) take(it *item, dr *door, in *schemas.Batch) {
+func (s *shadow) take(it *item, by caller, in *schemas.Batch) {
 	n := it.to - it.from
 	var scratch [64]int32
 	rows := scratch[:0]
@@ -207,19 +246,24 @@ func (s *shadow) take(it *item, dr *door, in *schemas.Batch) {
 	} else {
 		var text [64]byte
 		for i := it.from; i < it.to; i++ {
-			key := appendKey(text[:0], in.Column(s.key), i)
-			if len(key) == 0 {
-				key = append(key, it.id...)
-			}
-			if route.Sampled(s.salt, key, s.rate) {
+			if s.sampled(text[:0], it, in, i) {
 				rows = append(rows, int32(i))
 			}
 		}
 	}
 	s.queue.count(sampledOut, n-len(rows))
 	if len(rows) > 0 {
-		s.queue.put(s, it, dr, in, rows)
+		s.queue.put(s, it, by, in, rows)
 	}
+}
+
+// sampled reports whether a row is in the sample, by its key.
+func (s *shadow) sampled(scratch []byte, it *item, in *schemas.Batch, row int) bool {
+	key := appendKey(scratch, in.Column(s.key), row)
+	if len(key) == 0 {
+		key = append(key, it.id...)
+	}
+	return route.Sampled(s.salt, key, s.rate)
 }
 
 // shadowed is one request of a batch of a shadow: what its records need of it.
@@ -227,13 +271,12 @@ type shadowed struct {
 	item     item // with id, and the headers that nodes ask for
 	root     lineage.Row
 	key      [32]byte // request key
-	via      string
-	by       string // principal
-	from, to int    // its rows in the batch
+	by       caller
+	from, to int // its rows in the batch
 }
 
-func newShadowed(it *item, dr *door, headers bool) shadowed {
-	x := shadowed{item: item{id: it.id, d: &noDelivery}, via: dr.Via, by: dr.principal(it.d)}
+func newShadowed(pipeline string, it *item, by caller, headers bool) shadowed {
+	x := shadowed{item: item{id: it.id, d: &noDelivery}, by: by}
 	if headers {
 		d := noDelivery
 		d.Header = make(schemas.Header, len(it.d.Header))
@@ -243,9 +286,9 @@ func newShadowed(it *item, dr *door, headers bool) shadowed {
 		x.item.d = &d
 	}
 	it.stamp(&x.root)
-	x.item.id, x.by = strings.Clone(x.item.id), strings.Clone(x.by) // of a delivery that is settled before
+	x.item.id, x.by.principal = strings.Clone(x.item.id), strings.Clone(x.by.principal) // of a delivery that is settled before
 	x.root.RequestID = x.item.id
-	x.key = lineage.RequestKey(x.by, dr.p.name, x.item.id)
+	x.key = lineage.RequestKey(x.by.principal, pipeline, x.item.id)
 	return x
 }
 
@@ -265,6 +308,8 @@ var shadowFates = [...]string{"scored", "sampled_out", "shed", "failed"}
 type ShadowState struct {
 	Ready bool   `json:"ready"`           // it is loaded in the active revision
 	Error string `json:"error,omitempty"` // why it is not
+
+	Elsewhere bool `json:"elsewhere,omitempty"` // other processes run it: here only what is not sent to them is counted
 
 	// Rows since the pipeline began to be served here.
 	Scored     uint64 `json:"scored"`

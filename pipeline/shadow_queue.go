@@ -58,7 +58,7 @@ func newShadowQueue(p *processor, name string) *shadowQueue {
 }
 
 // put copies rows of an item into the queue, or drops them.
-func (q *shadowQueue) put(s *shadow, it *item, dr *door, in *schemas.Batch, rows []int32) {
+func (q *shadowQueue) put(s *shadow, it *item, by caller, in *schemas.Batch, rows []int32) {
 	l := s.loaded.Load()
 	if l == nil || !l.acquire() {
 		q.count(shed, len(rows))
@@ -81,7 +81,7 @@ func (q *shadowQueue) put(s *shadow, it *item, dr *door, in *schemas.Batch, rows
 		q.mu.waiting = append(q.mu.waiting, b)
 	}
 	before := b.in.Bytes()
-	b.add(it, dr, in, rows)
+	b.add(q.p.name, it, by, in, rows)
 	q.mu.bytes += b.in.Bytes() - before
 	if q.mu.workers < s.spec.Concurrency {
 		q.mu.workers++
@@ -99,7 +99,7 @@ func (q *shadowQueue) wake() {
 }
 
 // add copies rows of an item into the batch.
-func (b *shadowBatch) add(it *item, dr *door, in *schemas.Batch, rows []int32) {
+func (b *shadowBatch) add(pipeline string, it *item, by caller, in *schemas.Batch, rows []int32) {
 	l, at := b.of, b.in.Rows()
 	whole := len(rows) == it.to-it.from
 	for i, j := range l.give.from {
@@ -110,7 +110,7 @@ func (b *shadowBatch) add(it *item, dr *door, in *schemas.Batch, rows []int32) {
 		}
 	}
 	b.in.Advance(len(rows))
-	x := newShadowed(it, dr, l.headers)
+	x := newShadowed(pipeline, it, by, l.headers)
 	x.from, x.to = at, at+len(rows)
 	b.requests = append(b.requests, x)
 	for _, r := range rows {
@@ -185,9 +185,7 @@ func (l *castShadow) shade(ctx context.Context, t *trace, b *shadowBatch, out *s
 		}
 		return &b.requests[at].item
 	}
-	err := l.route.safe(ctx, b.in, out, t, owner, public)
-	l.route.count(t, err != nil)
-	return err
+	return l.route.safe(ctx, b.in, out, t, owner, public)
 }
 
 // record appends the records of a batch, each below the one of the same row's route. What cannot be appended is counted
@@ -206,7 +204,7 @@ func (q *shadowQueue) record(ctx context.Context, b *shadowBatch, t *trace, out 
 	}
 	for i := range b.requests {
 		x := &b.requests[i]
-		v := &visitor{rev: b.of.compiled, trace: t, recs: &recs, principal: x.by, via: x.via, cpu: h.CPU, public: q.public}
+		v := &visitor{rev: b.of.compiled, trace: t, recs: &recs, principal: x.by.principal, via: x.by.via, cpu: h.CPU, public: q.public}
 		for at := x.from; at < x.to; at++ {
 			row := x.root
 			row.Row, row.Queue, row.Score, row.Scored = b.row[at], start.Sub(x.root.Received), now.Sub(start), now
@@ -289,6 +287,7 @@ func (q *shadowQueue) report(revision string) ShadowState {
 	defer q.mu.Unlock()
 	s := ShadowState{
 		Ready:  q.mu.err == nil && q.mu.ready == revision,
+		Elsewhere: !q.p.host.Groups.shadow(q.name),
 		Scored: q.rows[scored].Load(), SampledOut: q.rows[sampledOut].Load(), Shed: q.rows[shed].Load(), Failed: q.rows[failed].Load(),
 	}
 	if q.mu.err != nil {

@@ -251,3 +251,87 @@ func TestShadowAtTheEnd(t *testing.T) {
 		t.Errorf("still loaded: %v", got)
 	}
 }
+
+// TestShadowElsewhere: a process that is primary alone sends what a shadow samples to the processes of its group, which score
+// and record it as if they were one. Revisions change meanwhile.
+func TestShadowElsewhere(t *testing.T) {
+	w := newWorld(t)
+	w.config.Groups = pipeline.Groups{pipeline.GroupPrimary}
+	p := w.start()
+	defer p.stop()
+	w.config.Groups = pipeline.Groups{"shadow:forest"}
+	shades := []*process{w.start(), w.start()}
+	spec := `
+route: {model: one@%d}
+columns: {extra: float64}
+shadows:
+  - name: forest
+    sequence: [{name: up, transform: {columns: {x: "input.x + input.extra"}}}, {name: then, model: two@%d}]
+  - {name: nowhere, model: two@9}
+`
+	rev := routed(t, p.model, "far", fmt.Sprintf(spec, 2, 3))
+	p.apply(rev)
+	for _, s := range shades {
+		s.apply(rev)
+		s.loadedShadows("far", "forest")
+	}
+	row := func(x, extra int) []byte { return fmt.Appendf(nil, `{"rows":[{"x":%d,"text":"t","extra":%d}]}`, x, extra) }
+	w.eventually("both processes subscribe", func() bool {
+		p.ask("far", row(0, 0)).wants(t, 0)
+		a, _ := shades[0].State("far")
+		b, _ := shades[1].State("far")
+		return a.Shadows["forest"].Scored > 0 && b.Shadows["forest"].Scored > 0
+	})
+	for i := range 50 {
+		p.ask("far", row(i, 100), schemas.HeaderRequestID, fmt.Sprint("a", i)).wants(t, float64(2*i))
+	}
+	next := routed(t, p.model, "far", fmt.Sprintf(spec, 4, 5))
+	p.apply(next)
+	p.ask("far", row(7, 1), schemas.HeaderRequestID, "new").wants(t, 28) // its rows wait until the others have the revision too
+	for _, s := range shades {
+		s.change("far", next)
+	}
+	byID := map[string]*lineage.Record{}
+	w.eventually("all is recorded", func() bool {
+		for _, r := range p.records(lineage.Query{Pipeline: "far", Role: lineage.RoleShadow}) {
+			byID[r.RequestID] = r
+		}
+		n := 0
+		for i := range 50 {
+			if byID[fmt.Sprint("a", i)] != nil {
+				n++
+			}
+		}
+		return n == 50 && byID["new"] != nil
+	})
+	for i := range 50 {
+		id := fmt.Sprint("a", i)
+		var root *lineage.Record
+		for _, r := range p.records(lineage.Query{RequestID: id}) {
+			if r.Node == pipeline.RootPath {
+				root = r
+			}
+		}
+		r := byID[id]
+		if got := schemas.Values[float64](r.Output.Column(0))[r.OutputRow]; got != float64(3*(i+100)) || r.ParentID != hex.EncodeToString(root.RecordID[:]) ||
+			r.InputDigest != root.InputDigest || r.Revision != rev.Revision || r.Via != root.Via || r.Input != nil {
+			t.Errorf("%s: %v, %+v", id, got, r.Context)
+		}
+	}
+	if r := byID["new"]; r.Revision != next.Revision || schemas.Values[float64](r.Output.Column(0))[r.OutputRow] != 40 {
+		t.Errorf("%s", seen(r))
+	}
+	for _, s := range shades {
+		if got := s.model.open(); got["one@2"]+got["one@4"] != 0 {
+			t.Errorf("a process of shadows has loaded the route: %v", got)
+		}
+		s.stop()
+		if got := s.model.open(); len(got) != 0 {
+			t.Errorf("still loaded: %v", got)
+		}
+	}
+	if got := p.model.open(); fmt.Sprint(got) != "map[one@4:1]" {
+		t.Errorf("the primary has loaded %v", got)
+	}
+	p.ask("far", row(1, 1)).wants(t, 4) // nobody listens any more
+}

@@ -230,7 +230,7 @@ func (a *app) openLineage(ctx context.Context, loaders []scorers.Loader) error {
 	}
 	a.learning = &pipeline.Learning{Journal: lineage.NewJournal(a.reader), Snapshots: state}
 	a.host, err = pipeline.NewHost(a.cfg.Pipeline, pipeline.Deps{
-		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Loaders: loaders, Tables: tables,
+		Watch: a.watch, Store: a.registry, Online: a.online, Topic: a.topic, Fan: a.client, Loaders: loaders, Tables: tables,
 		Lineage: a.stream, WAL: lineage.NewWriteAhead(a.reader, state), Learning: a.learning, Refuse: a.stream.Refuse, Codec: codec.For, Formats: a.formats,
 		CPU: onnx.CPUFeatures(), Poison: a.poison, Metrics: pipeline.NewMetrics(a.metrics), Log: a.log, Process: processName(),
 	})
@@ -364,12 +364,14 @@ func (a *app) run(ctx context.Context) error {
 	g.Go(func() error { return ended(a.control.Run(gctx)) })
 	g.Go(func() error { return a.sweep(gctx) })
 	g.Go(func() error { return giveBack(gctx) })
-	g.Go(func() error { return ended(a.jobs.Run(gctx)) })
 	g.Go(func() error { return a.gateway.Serve(gctx) })
 	g.Go(func() error { return a.host.Run(gctx, grace) })
-	g.Go(func() error { return ended(a.feedback.Run(gctx, grace)) })
-	if err := a.client.ServeAPI(gctx, a.operations()); err != nil {
-		a.log.Error("operations are not served over NATS", "error", err)
+	if a.primary() { // others run what they are told to, and nothing that is shared out by itself
+		g.Go(func() error { return ended(a.jobs.Run(gctx)) })
+		g.Go(func() error { return ended(a.feedback.Run(gctx, grace)) })
+		if err := a.client.ServeAPI(gctx, a.operations()); err != nil {
+			a.log.Error("operations are not served over NATS", "error", err)
+		}
 	}
 	if a.server != nil { // the users of an external server reach its topics by themselves
 		if err := a.client.OpenDoor(gctx); err != nil {
@@ -380,6 +382,9 @@ func (a *app) run(ctx context.Context) error {
 	stopBase()
 	return errors.Join(err, below.Wait())
 }
+
+// primary reports whether this process answers requests.
+func (a *app) primary() bool { return a.cfg.Pipeline.Groups.Primary() }
 
 // sweepEvery is how often what broken pushes left behind is removed.
 const sweepEvery = time.Hour

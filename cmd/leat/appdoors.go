@@ -38,6 +38,9 @@ func (a *app) watch(ctx context.Context, fn func(string, *pipeline.Revision)) er
 
 // announce shows a pipeline to the tools of NATS.
 func (a *app) announce(ctx context.Context, rev *pipeline.Revision) {
+	if !a.primary() {
+		return
+	}
 	name := rev.Spec.Name
 	meta := map[string]string{"pipeline": name, "revision": rev.Revision, "inputs": rev.Signature.Inputs.String(), "outputs": rev.Signature.Outputs.String()}
 	for _, m := range rev.Models {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/leatstream/leat/connectors/nats"
 )
 
 // serveFlags are the flags of leat serve; each overrides the file.
@@ -25,6 +27,7 @@ type serveFlags struct {
 	kafka, transport, lineage                    string
 	sync, library, level, pprof                  string
 	tokens, cert, key                            string
+	groups                                       []string
 }
 
 func serveCommand(e *env) *cobra.Command {
@@ -47,6 +50,8 @@ at once; nothing that was accepted is lost by that either.`,
   leat serve --nats-url nats://10.0.0.7:4222 --nats-creds leat.creds
   leat serve --kafka 127.0.0.1:9092                       # kafka:NAME names a topic there
   leat serve --kafka 10.0.0.5:9092,10.0.0.6:9092 --transport kafka --lineage kafka
+  leat serve --groups primary                             # shadows are left to other processes, such as:
+  leat serve --groups shadow:forest --data ./forest --nats-url nats://127.0.0.1:4222 --nats-creds ./data/nats
   leat serve --http 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem --token-file tokens`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,7 +68,8 @@ at once; nothing that was accepted is lost by that either.`,
 	fs.StringVar(&f.http, "http", "", "address of the HTTP gateway (default "+defaultHTTP+"); port 0 picks a free one")
 	fs.StringVar(&f.nats, "nats", "", "address of the embedded NATS server (default "+defaultNATS+"); port 0 picks a free one")
 	fs.StringVar(&f.natsURL, "nats-url", "", "use this NATS server instead of the embedded one")
-	fs.StringVar(&f.natsCreds, "nats-creds", "", "credentials file for --nats-url")
+	fs.StringVar(&f.natsCreds, "nats-creds", "", "credentials file for --nats-url; or the nats folder in the data of the server that runs it")
+	fs.StringSliceVar(&f.groups, "groups", nil, "what to do of the pipelines: primary, shadow:NAME (default all, for its own requests alone)")
 	fs.StringVar(&f.kafka, "kafka", "", "brokers of a Kafka cluster, HOST:PORT,...: its topics are data planes beside NATS; TLS and SASL: see kafka in --config")
 	fs.StringVar(&f.transport, "transport", "", "where topics live that are named without nats: or kafka: (default nats)")
 	fs.StringVar(&f.lineage, "lineage", "", "where the lineage lives: nats or kafka (default nats)")
@@ -97,6 +103,16 @@ func (f *serveFlags) resolve() (Config, error) {
 	set(&c.HTTP.TLSKey, f.key)
 	set(&c.NATS.Client.URL, f.natsURL)
 	set(&c.NATS.Client.Credentials.File, f.natsCreds)
+	if i, err := os.Stat(c.NATS.Client.Credentials.File); err == nil && i.IsDir() {
+		dir := c.NATS.Client.Credentials.File
+		if c.NATS.Client.Credentials, c.NATS.Client.Front, err = nats.ReadCredentials(dir); err != nil {
+			return c, err
+		}
+		c.NATS.Client.FrontURL = c.NATS.Client.URL
+	}
+	if len(f.groups) > 0 {
+		c.Pipeline.Groups = f.groups
+	}
 	set(&c.Transport, f.transport)
 	set(&c.Lineage.Transport, f.lineage)
 	if f.kafka != "" {

@@ -14,6 +14,7 @@ import (
 // Subjects that users see. Each ends with a dot.
 const (
 	subjectScore    = "leat.score."
+	subjectFan      = "leat.fan." // in LEAT alone
 	subjectTopic    = "leat.topic."
 	subjectFeedback = "leat.feedback."
 	subjectAPI      = "leat.api."
