@@ -35,6 +35,7 @@ route:
     arms:
       - {name: a, weight: 50, model: flight-delay@champion}
       - {name: b, weight: 50, model: flight-delay@1}
+feedback: {}
 `
 
 const lookupSpec = `apiVersion: leat/v1
@@ -66,6 +67,8 @@ func TestMetrics(t *testing.T) {
 	made.Body.Close()
 	s.apply(t, ctx, "flight-known", lookupSpec)
 	s.publish(t, ctx, "flights", row(t), []byte(`{"no":"flight"}`))
+	s.topic(t, ctx, "leat.feedback.flight-test") // made by the server, which reads it
+	s.publish(t, ctx, "leat.feedback.flight-test", []byte(`{"request_id":"some","label":true}`), []byte(`{"no":"feedback"}`))
 	for _, body := range []string{read(t, flight), `{"rows":[{"carrier":"UA"}]}`, "no JSON"} {
 		r, err := http.Post(s.HTTP+"/v1/pipelines/flight-delay/score", "application/json", strings.NewReader(body))
 		if err != nil {
@@ -75,7 +78,7 @@ func TestMetrics(t *testing.T) {
 	}
 	all := s.until(t, ctx, func(m map[string]metric) bool {
 		return m["leat_kafka_transactions_total"].sum("committed") > 0 && m["leat_kafka_dead_letters_total"].sum() > 0 && m["leat_transaction_seconds"].sum() > 0 &&
-			m["leat_transactions_total"].sum() > 0
+			m["leat_transactions_total"].sum() > 0 && m["leat_feedback_total"].sum("flight-test", "kept") > 0 && m["leat_feedback_total"].sum("refused") > 0
 	})
 	listed := map[string]metric{}
 	name := regexp.MustCompile("`(leat_[a-z_]+)`")
@@ -116,6 +119,28 @@ func TestMetrics(t *testing.T) {
 			if all[n].kind == "" && all[base].kind != "histogram" && !rare.MatchString(n) {
 				t.Errorf("deploy/%s asks for %s, which the server does not show", file, n)
 			}
+		}
+	}
+}
+
+// topic waits until a topic is there.
+func (s *server) topic(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r, err := http.Get(s.HTTP + "/v1/topics/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode == http.StatusOK {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("there never was a topic %s", name)
 		}
 	}
 }

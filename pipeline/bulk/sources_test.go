@@ -218,6 +218,9 @@ func TestLineageToFile(t *testing.T) {
 	shadow, masked, other, made := primary, primary, primary, primary
 	shadow.Role, masked.Policy, other.Pipeline, made.Run = lineage.RoleShadow, policy, "another", "some-job"
 	add(&primary, 0, 300)
+	if errs := p.stream.AppendFeedback(t.Context(), []lineage.Feedback{{Pipeline: "sums", RequestID: "req-0", Label: 1.0}}); errs != nil { // no row to score
+		t.Fatal(errs)
+	}
 	add(&shadow, 0, 100)
 	add(&primary, 0, 100) // again: superseded
 	add(&other, 0, 100)
