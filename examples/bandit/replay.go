@@ -102,9 +102,7 @@ func total(p []float64, d *day, each func(row int, reward float64)) (sum float64
 // shuffled brings what is said of a day into another order, and says one in ten twice.
 func shuffled(fs []said, seed, day uint64) []said {
 	rnd := rand.New(rand.NewPCG(seed, day))
-	for _, f := range fs[:len(fs)/10] {
-		fs = append(fs, f)
-	}
+	fs = append(fs, fs[:len(fs)/10]...)
 	rnd.Shuffle(len(fs), func(i, j int) { fs[i], fs[j] = fs[j], fs[i] })
 	return fs
 }
