@@ -332,13 +332,56 @@ type Pinned struct {
 	c *compiled
 }
 
-// Pin loads (or finds) a revision here and holds it until Close.
-func (h *Host) Pin(ctx context.Context, rev *Revision) (*Pinned, error) {
+// Pin loads (or finds) a revision here and holds it until Close. Its bandits decide by what they knew at the positions states, as of
+// BanditStates, whatever they learn meanwhile; where states has none, as without feedback. Unavailable: what they knew cannot be
+// made again from the lineage.
+func (h *Host) Pin(ctx context.Context, rev *Revision, states map[string]uint64) (*Pinned, error) {
 	c, err := compile(ctx, h.models, rev)
 	if err != nil {
 		return nil, err
 	}
+	if c.route != nil {
+		for _, b := range c.route.bandits {
+			if err := h.pinBandit(ctx, rev.Spec.Name, b, states[b.path]); err != nil {
+				c.release()
+				return nil, err
+			}
+		}
+	}
 	return &Pinned{h: h, c: c}, nil
+}
+
+func (h *Host) pinBandit(ctx context.Context, name string, b *bandit, position uint64) error {
+	switch {
+	case position == 0:
+		return nil
+	case h.Learning == nil:
+		return schemas.Errorf(schemas.Unavailable, "pipeline.Pin", "the bandit at %s decides by the lineage up to %d, which this process cannot read", b.path, position)
+	}
+	s, err := h.Learning.StateAt(ctx, name, b.path, b.spec, b.plan, position)
+	if err == nil {
+		b.state.Store(s)
+	}
+	return err
+}
+
+// BanditStates returns what the bandits of a pipeline know here now, by node path: positions of the lineage, for Pin.
+func (h *Host) BanditStates(name string) map[string]uint64 {
+	h.mu.Lock()
+	p := h.mu.procs[name]
+	h.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	c := p.active.Load()
+	if c == nil || c.route == nil || len(c.route.bandits) == 0 {
+		return nil
+	}
+	states := map[string]uint64{}
+	for _, b := range c.route.bandits {
+		states[b.path], _ = b.state.Load().Position()
+	}
+	return states
 }
 
 // Revision returns what is held.

@@ -154,6 +154,7 @@ func TestBanditLearns(t *testing.T) {
 			if a := s.Bandits[0].Arms; !(a[1].Mean > a[0].Mean && a[0].Mean > a[2].Mean) || c.policy[8] != 'l' && *a[1].Share < 0.6 {
 				t.Errorf("%+v", s)
 			}
+			v.pinned(rev)
 			know := p.BanditSnapshots("b")["route"]
 			if !bytes.Equal(know, q.BanditSnapshots("b")["route"]) {
 				t.Fatal("two processes know different things")
@@ -178,6 +179,55 @@ func TestBanditLearns(t *testing.T) {
 				n.stop()
 			}
 		})
+	}
+}
+
+// pinned: a job decides by what was known when it was made, in every process and also after a crash, whatever is learnt meanwhile.
+func (w *town) pinned(rev *pipeline.Revision) {
+	w.Helper()
+	then := w.served[0].BanditStates(w.name)
+	var first []float64
+	for again := range 2 {
+		for _, p := range w.served {
+			pin, err := p.Pin(w.Context(), rev, then)
+			w.must(err)
+			in, out := schemas.NewBatch(rev.Signature.Inputs), schemas.NewBatch(rev.Signature.Outputs)
+			for i := range 200 {
+				one := float64(1 + i%9)
+				for c := range in.Schema().Len() {
+					switch in.Schema().Field(c).Type {
+					case schemas.Float64:
+						schemas.Append(in.Column(c), one)
+						in.Column(c).EndRow()
+					case schemas.String:
+						in.Column(c).AppendString("t")
+						in.Column(c).EndRow()
+					default:
+						in.Column(c).AppendNull()
+					}
+				}
+				in.Advance(1)
+			}
+			trail, err := pin.ScoreBulk(w.Context(), in, out, "job", "", "j1", func(row int) string { return fmt.Sprint("c7-", row) })
+			w.must(err)
+			trail.Free()
+			pin.Close()
+			var scores []float64
+			for i := range 200 {
+				scores = append(scores, schemas.Values[float64](out.Column(out.Schema().Index("score")))[i]/float64(1+i%9))
+			}
+			if first == nil {
+				first = scores
+			} else if !slices.Equal(scores, first) {
+				w.Fatalf("another run of a chunk got other arms: %v", again)
+			}
+		}
+		if again == 0 {
+			w.round(4, 15)
+		}
+	}
+	if n := len(slices.Compact(slices.Sorted(slices.Values(first)))); n < 2 {
+		w.Fatalf("%d arms for 200 rows", n)
 	}
 }
 

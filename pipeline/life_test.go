@@ -345,7 +345,7 @@ func TestBulkYieldsAndGetsItsShare(t *testing.T) {
 	w := newWorld(t)
 	p := w.start()
 	rev := p.serve("sums")
-	pin, err := p.Pin(t.Context(), rev)
+	pin, err := p.Pin(t.Context(), rev, nil)
 	w.must(err)
 	defer pin.Close()
 	var stop atomic.Bool

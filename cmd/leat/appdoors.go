@@ -174,6 +174,8 @@ type pins struct{ host *pipeline.Host }
 
 func (p pins) Active(name string) (*pipeline.Revision, bool) { return p.host.Active(name) }
 
-func (p pins) Pin(ctx context.Context, rev *pipeline.Revision) (bulk.Pinned, error) {
-	return p.host.Pin(ctx, rev)
+func (p pins) BanditStates(name string) map[string]uint64 { return p.host.BanditStates(name) }
+
+func (p pins) Pin(ctx context.Context, rev *pipeline.Revision, states map[string]uint64) (bulk.Pinned, error) {
+	return p.host.Pin(ctx, rev, states)
 }

@@ -113,8 +113,9 @@ type hosted struct {
 }
 
 func (h hosted) Active(name string) (*pipeline.Revision, bool) { return h.rev, name == h.rev.Spec.Name }
-func (h hosted) Pin(ctx context.Context, rev *pipeline.Revision) (Pinned, error) {
-	return h.host.Pin(ctx, rev)
+func (h hosted) BanditStates(name string) map[string]uint64    { return h.host.BanditStates(name) }
+func (h hosted) Pin(ctx context.Context, rev *pipeline.Revision, states map[string]uint64) (Pinned, error) {
+	return h.host.Pin(ctx, rev, states)
 }
 
 // diskFiles is what cmd hands over.

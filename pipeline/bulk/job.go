@@ -28,8 +28,11 @@ type Job struct {
 	ID       string `json:"id"`
 	Pipeline string `json:"pipeline"`
 	Revision string `json:"revision"` // digest, pinned when the job was made
-	From     string `json:"from"`     // FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]
-	To       string `json:"to"`       // FILE or topic:NAME
+	// States is what the revision's bandits knew when the job was made, by node path: positions of the lineage. They learn nothing
+	// while it runs, so that a chunk that is scored again gets the same arms.
+	States map[string]uint64 `json:"states,omitempty"`
+	From   string            `json:"from"` // FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]
+	To     string            `json:"to"`   // FILE or topic:NAME
 
 	Status   Status    `json:"status"`
 	Reason   string    `json:"reason,omitempty"` // of a pause, a failure or a wait

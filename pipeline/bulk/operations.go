@@ -152,7 +152,7 @@ func (s *Service) plan(ctx context.Context, r *RunRequest) (*Job, *pipeline.Revi
 		return nil, nil, schemas.FieldErrorf(schemas.NotFound, op, "pipeline", "no pipeline %.80q is active here", r.Pipeline)
 	}
 	j := &Job{
-		ID: strings.ToLower(ulid.Make().String()), Pipeline: r.Pipeline, Revision: rev.Revision, From: r.From, To: r.To,
+		ID: strings.ToLower(ulid.Make().String()), Pipeline: r.Pipeline, Revision: rev.Revision, States: s.deps.Pipelines.BanditStates(r.Pipeline), From: r.From, To: r.To,
 		Status: Pending, Created: time.Now().UTC(), PieceRows: s.config.PieceRows, Throttle: r.Throttle,
 		Carry: r.Carry, Overwrite: r.Overwrite, ResultBytes: r.ResultBytes, MixedEnvironments: r.MixedEnvironments,
 	}

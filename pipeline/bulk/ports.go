@@ -17,8 +17,10 @@ import (
 type Pipelines interface {
 	// Active returns the revision that serves now.
 	Active(name string) (*pipeline.Revision, bool)
-	// Pin loads (or finds) a revision here and holds it until Close.
-	Pin(ctx context.Context, rev *pipeline.Revision) (Pinned, error)
+	// BanditStates returns what the pipeline's bandits know now, by node path, for Pin.
+	BanditStates(name string) map[string]uint64
+	// Pin loads (or finds) a revision here and holds it until Close. Its bandits decide by what they knew at states.
+	Pin(ctx context.Context, rev *pipeline.Revision, states map[string]uint64) (Pinned, error)
 }
 
 // Pinned is a revision that stays loaded until Close. Safe for concurrent use. *pipeline.Pinned satisfies it.

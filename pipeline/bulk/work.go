@@ -42,7 +42,7 @@ func (s *Service) workOnce(ctx context.Context, j *Job, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	pinned, err := s.deps.Pipelines.Pin(ctx, rev)
+	pinned, err := s.deps.Pipelines.Pin(ctx, rev, j.States)
 	if err != nil {
 		return err
 	}
