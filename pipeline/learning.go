@@ -313,10 +313,10 @@ func (s *follower) publish(ctx context.Context) {
 	}
 }
 
-// publish gives the bandit its new state, if there were rewards. While it catches up after a snapshot there are none.
+// publish gives the bandit its new state, if there were rewards. A learner that had to begin anew is behind its own bandit for a while.
 func (p *following) publish() {
 	position, index := p.learner.Reward()
-	if at, i := p.bandit.state.Load().Position(); at != position || i != index {
+	if at, i := p.bandit.state.Load().Position(); at < position || at == position && i < index {
 		p.bandit.state.Store(p.learner.State())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/leatstream/leat/lineage"
@@ -274,5 +275,119 @@ func (w *town) derived(p *process, rev *pipeline.Revision) {
 	}
 	if decisions != w.request*15 || len(positions) < 4 {
 		w.Fatalf("%d decisions by %d states", decisions, len(positions))
+	}
+}
+
+// torn is a journal that breaks in the midst of a message.
+type torn struct {
+	pipeline.Journal
+	left  atomic.Int64 // entries that it still gives; below 0: all
+	tries atomic.Int64
+}
+
+func (j *torn) Read(ctx context.Context, name string, from uint64, follow, data bool, fn func(lineage.Entry) bool) error {
+	j.tries.Add(1)
+	broken := false
+	err := j.Journal.Read(ctx, name, from, follow, data, func(e lineage.Entry) bool {
+		if left := j.left.Load(); left >= 0 {
+			if broken = left == 0; broken {
+				return false
+			}
+			j.left.Store(left - 1)
+		}
+		return fn(e)
+	})
+	if broken {
+		return schemas.Errorf(schemas.Unavailable, "test", "torn")
+	}
+	return err
+}
+
+// TestBanditWithoutLineage: while the lineage cannot be read requests are answered by what was known, which is said; afterwards
+// nothing is known twice, though the reading broke off in the midst of a message.
+func TestBanditWithoutLineage(t *testing.T) {
+	w := newWorld(t)
+	p, q := w.start(), w.start()
+	j := &torn{Journal: p.learning().Journal}
+	j.left.Store(-1)
+	p.learning().Journal = j
+	rev := p.apply(routed(t, p.model, "b", "route:\n  bandit:\n    policy: thompson\n    reward: feedback.reward\n    arms: [{name: a, model: m@2}, {name: b, model: m@3}]\n"))
+	q.apply(rev)
+	v := &town{world: w, Rand: rand.New(rand.NewPCG(2, 3)), name: "b", served: []*process{p, q}, worth: func(arm string, _ float64) float64 { return map[string]float64{"b": 1}[arm] }}
+	v.round(4, 15)
+	s, err := p.BanditStatus(t.Context(), "b")
+	w.must(err)
+	known := s.Bandits[0].State
+
+	// Of the next messages of feedback one entry more is read, and then no more.
+	tries := j.tries.Load()
+	j.left.Store(1)
+	reward := 1.0
+	id := "r0"
+	v.say(lineage.Feedback{Pipeline: "b", RequestID: id, Row: 0, Reward: &reward}, lineage.Feedback{Pipeline: "b", RequestID: id, Row: 1, Reward: &reward})
+	w.eventually("the break is told", func() bool {
+		s, err = p.BanditStatus(t.Context(), "b")
+		w.must(err)
+		return s.Error != "" && j.tries.Load() > tries+1 // it was tried again
+	})
+	if s.Bandits[0].State != known || s.Read >= s.Last {
+		t.Errorf("knew %d, and says %+v", known, s)
+	}
+	if a := p.ask("b", body(1, 2, 3)); a.err != nil {
+		t.Fatal(a.err)
+	}
+	if !strings.Contains(w.logged.String(), "bandits cannot read the lineage, and go on with what they know") {
+		t.Error("nobody said that they cannot")
+	}
+	j.left.Store(-1)
+	w.eventually("both know the same again", func() bool {
+		a, err := p.BanditStatus(t.Context(), "b")
+		w.must(err)
+		b, err := q.BanditStatus(t.Context(), "b")
+		w.must(err)
+		return a.Error == "" && a.Read == a.Last && b.Read == a.Read && a.Bandits[0].State > known &&
+			bytes.Equal(p.BanditSnapshots("b")["route"], q.BanditSnapshots("b")["route"])
+	})
+}
+
+// TestBanditOfAnotherRevision: what is learnt goes on under a revision that counts alike, and begins anew, from the log's
+// beginning, under one that does not; coming back finds what was known.
+func TestBanditOfAnotherRevision(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	spec := func(more string) *pipeline.Revision {
+		return routed(t, p.model, "b", "route:\n  bandit:\n    policy: ucb1\n    "+more+"\n    arms: [{name: a, model: m@2}, {name: b, model: m@3}]\n")
+	}
+	plain := p.apply(spec("reward: feedback.reward"))
+	v := &town{world: w, Rand: rand.New(rand.NewPCG(2, 3)), name: "b", served: []*process{p}, worth: func(arm string, x float64) float64 { return x }}
+	v.round(4, 15)
+	arms := func() string {
+		t.Helper()
+		v.caughtUp()
+		s, err := p.BanditStatus(t.Context(), "b")
+		w.must(err)
+		a := s.Bandits[0].Arms
+		return fmt.Sprint(a[0].Rewards, a[0].Mean, a[1].Rewards, a[1].Mean)
+	}
+	first := arms()
+	p.apply(spec("reward: feedback.reward\n    explore: 3"))
+	if got := arms(); got != first {
+		t.Errorf("knew %s, and knows %s", first, got)
+	}
+	p.apply(spec("reward: -feedback.reward"))
+	if got := arms(); strings.ReplaceAll(got, "-", "") != first || got == first {
+		t.Errorf("%s of other rewards, were %s", got, first)
+	}
+	p.apply(plain)
+	if got := arms(); got != first {
+		t.Errorf("knew %s, and knows %s", first, got)
+	}
+	p.apply(routed(t, p.model, "b", "route: {split: {arms: [{name: a, weight: 50, model: m@2}, {name: b, weight: 50, model: m@3}]}}"))
+	if _, err := p.BanditStatus(t.Context(), "b"); schemas.KindOf(err) != schemas.NotFound {
+		t.Error(err)
+	}
+	p.apply(plain)
+	if got := arms(); got != first {
+		t.Errorf("knew %s, and knows %s", first, got)
 	}
 }
