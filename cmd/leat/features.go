@@ -29,10 +29,13 @@ type follower struct{ *app }
 
 // Follow implements lookup.Follower.
 func (f follower) Follow(ctx context.Context, s lookup.Source, each func(*schemas.Change), all func(first uint64)) error {
-	if s.Transport == schemas.TransportKafka {
-		return schemas.Errorf(schemas.Invalid, "lookup", "%s: lookups in topics are not built yet; name a bucket", s)
+	switch {
+	case s.Transport == schemas.TransportNATS:
+		return f.client.FollowBucket(ctx, s.Name, each, all)
+	case f.kafka == nil: // it was applied by a server that has it
+		return schemas.Errorf(schemas.Unavailable, "lookup", "%s: this server knows no Kafka: start it with --kafka HOST:PORT, or set kafka.bootstrap", s)
 	}
-	return f.client.FollowBucket(ctx, s.Name, each, all)
+	return f.kafka.FollowTopic(ctx, s.Name, each, all)
 }
 
 // bucketUses tells which pipelines look up in a bucket.

@@ -28,7 +28,7 @@ const (
 // TestShown: docs/wire.md shows the clients as they are.
 func TestShown(t *testing.T) {
 	doc := read(t, root+"/docs/wire.md")
-	for name, fence := range map[string]string{"python/score.py": "python", "go/main.go": "go", "python/infer.py": "python", "python/score_kafka.py": "python"} {
+	for name, fence := range map[string]string{"python/score.py": "python", "go/main.go": "go", "python/infer.py": "python", "python/score_kafka.py": "python", "python/put_feature.py": "python"} {
 		if want := "```" + fence + "\n" + read(t, examples+"/"+name) + "```\n"; !strings.Contains(doc, want) {
 			t.Errorf("docs/wire.md does not show examples/clients/%s as it is", name)
 		}
