@@ -78,6 +78,7 @@ func newBatcher(s scorers.Scorer, digest string, l *lanes, p *Poison, m *Metrics
 // part in them.
 func newGraphBatcher(g *graph, revision string, l *lanes, p *Poison, m *Metrics) *batcher {
 	b := &batcher{graph: g, sig: schemas.Signature{Inputs: g.in, Outputs: g.out}, slots: l.cores, lanes: l, m: m, digest: revision, poison: p}
+	g.afoot = int32(2 * l.cores) // those that are waited for, and as many that are not
 	b.pool.New = func() any { return &run{in: schemas.NewBatch(g.in), out: schemas.NewBatch(g.out)} }
 	return b
 }
@@ -274,6 +275,7 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	if b.graph != nil && (err == nil || len(r.items) == 1) { // of several, the halves will count
 		b.graph.count(&r.trace, err != nil)
 	}
+	r.trace.sort() // several doors look at it
 	b.m.batchRows.Observe(float64(r.in.Rows()))
 	if err != nil {
 		r.out.Reset()

@@ -25,6 +25,7 @@ func (b *batcher) suspects(r *run) bool {
 // was. That row is not run a third time: it fails its request, or goes to the dead letters alone if it came by a topic.
 func (b *batcher) suspect(ctx context.Context, r *run, m mark) error {
 	deaths := b.poison.deaths(m)
+	r.trace.patient = true
 	if r.in.Rows() == 1 {
 		if deaths >= deadly {
 			return quarantined()

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ func Derive(rev *Revision, sigs map[string]schemas.Signature, records []*lineage
 	byRow := map[int32]map[string]*lineage.Record{}
 	var rows []int32
 	for _, r := range records {
+		if r.Status == lineage.StatusLate { // it decided nothing
+			continue
+		}
 		if r.Revision != rev.Revision {
 			return nil, schemas.Errorf(schemas.Invalid, op, "a record is of revision %.12s, not %.12s", r.Revision, rev.Revision)
 		}
@@ -161,6 +165,15 @@ func (p *past) answer(f *flow, n *nodeFacts, ids []int32, first int, out *schema
 	}
 	f.visits[first].err = f.fail(ids[0], schemas.Errorf(schemas.Invalid, "pipeline.Derive", "node %s has no recorded answer", n.path))
 	blank(out)
+}
+
+// skipped says why a node was not waited for, or not asked; nil if it was.
+func (p *past) skipped(n *nodeFacts) *schemas.Error {
+	r := p.recs[n.path]
+	if r == nil || r.Status != lineage.StatusError || r.BatchSize > 0 {
+		return nil
+	}
+	return &schemas.Error{Op: "pipeline.Derive", Kind: schemas.ParseKind(r.ErrorKind), Err: errors.New(r.Error)}
 }
 
 // appendNamed appends a row by the names of its columns; false, with nothing appended, if one is not there.

@@ -86,7 +86,9 @@ type item struct {
 	again    bool           // durable: somebody had it in hands before, and may have died of it
 	byRow    bool           // durable, in a form that takes row by row: a bad row is left out, the rest goes on
 	bad      []schemas.RowError
-	rows     []int32 // with bad rows: for each of the others its row in the event
+	after    afterwards // nil: nobody waits for it
+	copied   bool       // nothing in it is lent: see item.kept
+	rows     []int32    // with bad rows: for each of the others its row in the event
 }
 
 func newDoor(p *processor, b Binding, c *committer, seen *recovered) *door {

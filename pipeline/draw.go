@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/leatstream/leat/pipeline/route"
 )
@@ -283,6 +284,9 @@ func (e *Ensemble) drawn() (notes []string) {
 	}
 	if e.Quorum > 0 && e.Quorum < len(e.Members) {
 		notes = append(notes, fmt.Sprintf("quorum %d of %d", e.Quorum, len(e.Members)))
+	}
+	if e.Within > 0 {
+		notes = append(notes, fmt.Sprintf("within %v", time.Duration(e.Within)))
 	}
 	return notes
 }

@@ -23,6 +23,8 @@ type graph struct {
 	in    *schemas.Schema
 	give  *picker // from in to what the root reads; nil: they are the same
 	out   *schemas.Schema
+	tells bool  // there is something to tell of how an answer was made
+	afoot int32 // runs of one member of an ensemble that may be under way, also if nobody waits for them
 
 	bandits []*bandit
 	lookups []*lookupNode
@@ -36,6 +38,8 @@ type nodeFacts struct {
 	role    string // lineage.RoleArm, ...; of the root RolePrimary or RoleShadow
 	in, out *schemas.Schema
 	arms    []string       // names of the children, where one of them is chosen for each row
+	members []string       // of an ensemble of which not all need to answer
+	within  time.Duration  // how long it takes at most; 0: as long as the requests have
 	model   *ResolvedModel // of a model node
 	loaded  *model
 	count   *counted // nil: not counted
@@ -87,6 +91,8 @@ type visit struct {
 	seen       int32  // row of trace.seen[seenIn] that it chose by; only if seenIn >= 0
 	seenIn     int32
 	took       time.Duration // of a model's run
+	who        uint64        // of an ensemble: a bit for each member that has answered
+	fell       bool          // of a cascade: its time was over, and this is the best answer so far
 	err        *schemas.Error
 }
 
@@ -104,6 +110,8 @@ type trace struct {
 	sorted bool
 	from   []int32
 	spare  []visit // what sort works in
+	// patient: all members of ensembles are waited for, and no time is saved.
+	patient bool
 
 	flow flow // scratch of graph.score
 	ids  []int32

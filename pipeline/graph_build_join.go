@@ -3,6 +3,8 @@ package pipeline
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline/route/combine"
@@ -16,9 +18,16 @@ func (b *builder) ensemble(n *Node, facts *nodeFacts, at string, env *schemas.Sc
 	if children == nil {
 		return nil
 	}
-	x := &ensembleNode{nodeFacts: facts, members: children, quorum: e.Quorum}
+	x := &ensembleNode{nodeFacts: facts, members: children, quorum: e.Quorum, afoot: make([]atomic.Int32, len(children))}
 	if x.quorum == 0 {
 		x.quorum = len(children)
+	}
+	facts.within = time.Duration(e.Within)
+	if x.quorum < len(children) {
+		b.graph.tells = true
+		for _, m := range e.Members {
+			facts.members = append(facts.members, m.Name)
+		}
 	}
 	var ms []combine.Member
 	for i, m := range e.Members {

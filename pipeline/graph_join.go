@@ -3,12 +3,18 @@ package pipeline
 import (
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas"
 )
 
 // ensembleNode asks all its members, side by side, and joins their answers.
+//
+// Where all must have answered, all are waited for, and they work on what the ensemble was given. Where fewer do, or where it
+// has a time of its own, the answer is made as soon as the rule is met: a member that has not come back by then is left
+// behind (graph_late.go). Since it goes on, it works on copies. Jobs wait for all, so that a chunk that is run again gives the
+// same bits; so do suspects, of which a death must tell the row.
 type ensembleNode struct {
 	*nodeFacts
 	members  []graphNode
@@ -16,58 +22,77 @@ type ensembleNode struct {
 	required []bool
 	quorum   int
 	joins    joiner
-}
-
-// joiner makes one answer of those of the members. join appends one row to out for each row of in. It combines the rows
-// of each group that is enough; the other rows have failed.
-type joiner interface {
-	join(f *flow, all []*schemas.Batch, groups []group, in *schemas.Batch, ids []int32, out *schemas.Batch)
-}
-
-// group is neighbouring rows that the same members have answered.
-type group struct {
-	from, to int
-	who      uint64 // a bit for each member
-	enough   bool
-}
-
-// present returns the answers of those who have answered, nil in the place of the others.
-func (g *group) present(all []*schemas.Batch, scratch []*schemas.Batch) []*schemas.Batch {
-	scratch = append(scratch[:0], all...)
-	for m := range scratch {
-		if g.who&(1<<m) == 0 {
-			scratch[m] = nil
-		}
-	}
-	return scratch
+	afoot    []atomic.Int32 // by member: runs that have not come back
 }
 
 // asked is what came of one member.
 type asked struct {
 	f     *flow
 	out   *schemas.Batch
+	came  bool           // it is done; known to who asked
+	left  *schemas.Error // why it is not waited for: f and out are its own then
 	panic any
 	stack []byte
+	slots []int32      // in the poison file, once it is left behind
+	fate  atomic.Int32 // underWay, then hasCome or leftBehind, whoever is first to say so
 }
 
+const (
+	underWay = iota
+	hasCome
+	leftBehind
+)
+
 func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas.Batch) {
-	f.enter(n.nodeFacts, ids)
-	all := make([]asked, len(n.members))
+	first := f.enter(n.nodeFacts, ids)
+	if len(ids) == 0 {
+		return
+	}
+	var all []*asked
+	if n.hurries() && f.past == nil && !f.patient && f.owner(int(ids[0])).door != nil {
+		all = n.askSome(f, in, ids)
+	} else {
+		all = n.askAll(f, in, ids)
+	}
+	outs := make([]*schemas.Batch, len(all))
+	for m, a := range all {
+		if a.left != nil {
+			n.skip(f, n.members[m].facts(), a.left, ids)
+			continue
+		}
+		outs[m] = a.out
+		n.adopt(f, n.members[m].facts(), a)
+	}
+	for _, row := range ids {
+		f.by[row] = -1
+	}
+	groups := n.groups(f, all, ids)
+	for _, g := range groups {
+		for i := g.from; i < g.to; i++ {
+			f.visits[first+i].who = g.who
+		}
+	}
+	n.joins.join(f, outs, groups, in, ids, out)
+}
+
+// hurries reports whether the answer may be made before all members have come back.
+func (n *ensembleNode) hurries() bool { return n.quorum < len(n.members) || n.within > 0 }
+
+// askAll asks all members and waits for them.
+func (n *ensembleNode) askAll(f *flow, in *schemas.Batch, ids []int32) []*asked {
+	all := make([]*asked, len(n.members))
 	var wg sync.WaitGroup
 	for m := range all {
-		a := &all[m]
-		// Rows keep their numbers, so that what a member tells of them needs no translation.
-		t := &trace{by: make([]int32, len(f.by)), failed: make([]*schemas.Error, len(f.failed))}
-		a.f = &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner, past: f.past}
+		a := &asked{f: f.beside()}
+		all[m] = a
+		if f.past != nil {
+			if a.left = f.past.skipped(n.members[m].facts()); a.left != nil {
+				continue
+			}
+		}
 		ask := func() {
-			defer func() {
-				if a.panic = recover(); a.panic != nil {
-					a.stack = debug.Stack()
-				}
-			}()
 			part := n.give[m].all(in)
-			a.out = n.members[m].facts().batch()
-			a.f.run(n.members[m], part, ids, a.out)
+			n.ask(m, a, part, ids)
 			n.give[m].free(part, in)
 		}
 		if m == len(all)-1 {
@@ -77,24 +102,122 @@ func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 		}
 	}
 	wg.Wait()
-	for m := range all {
-		if p := all[m].panic; p != nil { // a broken invariant of ours: as if it had come to pass here
+	for _, a := range all {
+		if p := a.panic; p != nil { // a broken invariant of ours: as if it had come to pass here
 			panic(p)
 		}
 	}
-	outs := make([]*schemas.Batch, len(all))
+	return all
+}
+
+// beside returns a flow of the same rows for somebody who works at the same time. Rows keep their numbers, so that what is
+// told of them needs no translation.
+func (f *flow) beside() *flow {
+	t := &trace{by: make([]int32, len(f.by)), failed: make([]*schemas.Error, len(f.failed)), patient: f.patient}
+	return &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner, past: f.past}
+}
+
+// ask has a member answer.
+func (n *ensembleNode) ask(m int, a *asked, part *schemas.Batch, ids []int32) {
+	defer func() {
+		if a.panic = recover(); a.panic != nil {
+			a.stack = debug.Stack()
+		}
+	}()
+	a.out = n.members[m].facts().batch()
+	a.f.run(n.members[m], part, ids, a.out)
+}
+
+// askSome asks all members and waits for as many as the rule needs, until the last caller gives up or the ensemble's own time is over.
+func (n *ensembleNode) askSome(f *flow, in *schemas.Batch, ids []int32) []*asked {
+	const op = "pipeline.ensemble"
+	c := newCrew(f, ids)
+	until, why := c.until, "no answer before the deadline"
+	if end := time.Now().Add(n.within); n.within > 0 && (until.IsZero() || end.Before(until)) {
+		until, why = end, "no answer within "+n.within.String()
+	}
+	var over <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(time.Until(until))
+		defer t.Stop()
+		over = t.C
+	}
+	came := make(chan int, len(n.members))
+	all := make([]*asked, len(n.members))
+	waiting := 0
 	for m := range all {
-		outs[m] = all[m].out
-		n.adopt(f, n.members[m].facts(), &all[m])
+		a := &asked{}
+		all[m] = a
+		if n.afoot[m].Add(1) > f.g.afoot {
+			n.afoot[m].Add(-1)
+			a.left = schemas.Errorf(schemas.Overloaded, op, "%s has %d runs under way that have not come back", n.members[m].facts().path, f.g.afoot)
+			continue
+		}
+		a.f = c.beside(f)
+		part := n.give[m].copied(in)
+		waiting++
+		go func() {
+			n.ask(m, a, part, c.ids)
+			n.give[m].free(part, nil)
+			if a.fate.CompareAndSwap(underWay, hasCome) {
+				n.afoot[m].Add(-1)
+				came <- m // has room for all
+				return
+			}
+			c.late(n.members[m].facts(), a)
+			n.afoot[m].Add(-1)
+		}()
 	}
+	left := schemas.Errorf(schemas.Expired, op, "no answer yet when enough others had answered")
+	for waiting > 0 && !n.decided(all, ids) {
+		select {
+		case m := <-came:
+			all[m].came = true
+			waiting--
+			continue
+		case <-over:
+			left = schemas.Errorf(schemas.Expired, op, "%s", why)
+		case <-c.ended():
+			left = schemas.Errorf(schemas.Unavailable, op, "shutting down")
+		}
+		break
+	}
+	for _, a := range all {
+		if !a.came && a.left == nil && c.leave(a) {
+			a.left = left
+		}
+		if a.left == nil && a.panic != nil { // a broken invariant of ours, but the others have answered
+			a.left = f.host(schemas.Errorf(schemas.Internal, op, "the member panicked: %v\n%s", a.panic, a.stack))
+		}
+	}
+	return all
+}
+
+// decided reports whether no member that is out can change what becomes of a row.
+func (n *ensembleNode) decided(all []*asked, ids []int32) bool {
 	for _, row := range ids {
-		f.by[row] = -1
+		have, out, wanted, lost := 0, 0, false, false
+		for m, a := range all {
+			switch {
+			case a.left != nil || a.came && (a.panic != nil || a.f.failed[row] != nil):
+				lost = lost || n.required[m]
+			case a.came:
+				have++
+			default:
+				out++
+				wanted = wanted || n.required[m]
+			}
+		}
+		met := have >= n.quorum && !wanted
+		if !met && !lost && have+out >= n.quorum {
+			return false
+		}
 	}
-	n.joins.join(f, outs, n.groups(f, all, ids), in, ids, out)
+	return true
 }
 
 // groups parts the rows by who has answered them, and fails those that too few have.
-func (n *ensembleNode) groups(f *flow, all []asked, ids []int32) (gs []group) {
+func (n *ensembleNode) groups(f *flow, all []*asked, ids []int32) (gs []group) {
 	for from := 0; from < len(ids); {
 		g := group{from: from, to: from + 1, who: n.answered(all, ids[from])}
 		for g.to < len(ids) && n.answered(all, ids[g.to]) == g.who {
@@ -111,105 +234,10 @@ func (n *ensembleNode) groups(f *flow, all []asked, ids []int32) (gs []group) {
 	return gs
 }
 
-// planned joins by rules.
-type planned struct{ plan *combine.Plan }
-
-func (p planned) join(f *flow, all []*schemas.Batch, groups []group, _ *schemas.Batch, ids []int32, out *schemas.Batch) {
-	var scratch [8]*schemas.Batch
-	for _, g := range groups {
-		if g.enough {
-			err := p.plan.Combine(g.present(all, scratch[:]), out, g.from, g.to)
-			if err == nil {
-				continue
-			}
-			for _, row := range ids[g.from:g.to] {
-				f.fail(row, err)
-			}
-		}
-		for range g.to - g.from {
-			blank(out)
-		}
-	}
-}
-
-// stackNode joins by a further model, which is a node of its own.
-type stackNode struct {
-	*scoringNode
-	stack *combine.Stack
-}
-
-func (n *stackNode) join(f *flow, all []*schemas.Batch, groups []group, in *schemas.Batch, ids []int32, out *schemas.Batch) {
-	rows := make([]int32, 0, len(ids)) // of in, that enough members have answered
-	live := ids
-	for _, g := range groups {
-		for i := g.from; i < g.to && g.enough; i++ {
-			rows = append(rows, int32(i))
-		}
-	}
-	if len(rows) == len(ids) {
-		n.ask(f, all, groups, in, live, out)
-		return
-	}
-	live = make([]int32, len(rows))
-	for k, r := range rows {
-		live[k] = ids[r]
-	}
-	part := n.batch()
-	n.ask(f, all, groups, in, live, part)
-	spread(part, rows, len(ids), out)
-	n.free(part)
-}
-
-// ask has the model answer the rows of the groups that are enough, which are rows ids of the flow.
-func (n *stackNode) ask(f *flow, all []*schemas.Batch, groups []group, in *schemas.Batch, ids []int32, out *schemas.Batch) {
-	defer f.left(len(f.passes), sinceStart())
-	first := f.enter(n.nodeFacts, ids)
-	if len(ids) == 0 {
-		return
-	}
-	if f.past != nil {
-		f.past.answer(f, n.nodeFacts, ids, first, out)
-		return
-	}
-	for _, row := range ids {
-		f.by[row] = int32(n.index)
-	}
-	n.scorePacked(f, ids, first, out, func(p *packed) (bad []schemas.RowError, err error) {
-		var scratch [8]*schemas.Batch
-		at := 0
-		for _, g := range groups {
-			if !g.enough {
-				continue
-			}
-			k := len(bad)
-			if bad, err = n.stack.Append(g.present(all, scratch[:]), in, p.work, p.in, g.from, g.to, bad); err != nil {
-				return nil, err
-			}
-			for ; k < len(bad); k++ {
-				bad[k].Row += at - g.from
-			}
-			at += g.to - g.from
-		}
-		return bad, nil
-	})
-}
-
-// spread appends n rows to out: those that are rows of part, which are in order, and blanks between them.
-func spread(part *schemas.Batch, rows []int32, n int, out *schemas.Batch) {
-	for i, k := 0, 0; i < n; i++ {
-		if k < len(rows) && rows[k] == int32(i) {
-			out.AppendRange(part, k, k+1)
-			k++
-		} else {
-			blank(out)
-		}
-	}
-}
-
 // answered returns a bit for each member that has answered a row.
-func (n *ensembleNode) answered(all []asked, row int32) (who uint64) {
+func (n *ensembleNode) answered(all []*asked, row int32) (who uint64) {
 	for m := range all {
-		if all[m].f.failed[row] == nil {
+		if all[m].why(row) == nil {
 			who |= 1 << m
 		}
 	}
@@ -217,7 +245,7 @@ func (n *ensembleNode) answered(all []asked, row int32) (who uint64) {
 }
 
 // missing says why those who have answered are not enough.
-func (n *ensembleNode) missing(all []asked, row int32, who uint64) error {
+func (n *ensembleNode) missing(all []*asked, row int32, who uint64) error {
 	const op = "pipeline.ensemble"
 	have := 0
 	var first *schemas.Error
@@ -227,7 +255,7 @@ func (n *ensembleNode) missing(all []asked, row int32, who uint64) error {
 			have++
 			continue
 		}
-		e := all[m].f.failed[row]
+		e := all[m].why(row)
 		if n.required[m] {
 			return schemas.Errorf(e.Kind, op, "member %s, which is required, did not answer: %w", n.members[m].facts().path, e)
 		}
@@ -241,15 +269,40 @@ func (n *ensembleNode) missing(all []asked, row int32, who uint64) error {
 	return nil
 }
 
-// adopt takes over what a member's flow has noted, and its answers.
-func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
+// why says why a member has not answered a row, nil if it has.
+func (a *asked) why(row int32) *schemas.Error {
+	if a.left != nil {
+		return a.left
+	}
+	return a.f.failed[row]
+}
+
+// skip notes that rows came to a node that is not waited for, or not asked: in no batch.
+func (n *ensembleNode) skip(f *flow, node *nodeFacts, why *schemas.Error, ids []int32) {
+	first := f.enter(node, ids)
+	for i := range ids {
+		v := &f.visits[first+i]
+		v.batch, v.at, v.err = 0, 0, why
+	}
+}
+
+// close keeps the member's answers with its visits.
+func (a *asked) close(member *nodeFacts) {
 	a.f.keep(member, a.out, 0)
-	at, sees := int32(len(f.outs)), int32(len(f.seen))
 	for i := range a.f.visits {
 		v := &a.f.visits[i]
 		if v.node == int32(member.index) && v.err == nil { // those below have it from there
 			v.err = a.f.failed[v.row]
 		}
+	}
+}
+
+// adopt takes over what a member's flow has noted, and its answers.
+func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
+	a.close(member)
+	at, sees := int32(len(f.outs)), int32(len(f.seen))
+	for i := range a.f.visits {
+		v := &a.f.visits[i]
 		if v.keptIn >= 0 {
 			v.keptIn += at
 		}

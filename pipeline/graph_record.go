@@ -89,6 +89,7 @@ type visitor struct {
 	recs                     *lineage.Records
 	principal, via, run, cpu string
 	public                   func(error) *schemas.Error
+	late                     bool        // nobody waited for it
 	row                      lineage.Row // scratch
 }
 
@@ -121,6 +122,9 @@ func (x *visitor) record(env *lineage.Row, at int, failed *schemas.Error, in *sc
 		kept, e := x.rev.route.cameOf(t, vs, k, failed)
 		if e != nil {
 			errored(row, e)
+		}
+		if x.late {
+			row.Status = lineage.StatusLate
 		}
 		var by *schemas.Batch
 		if v.seenIn >= 0 {

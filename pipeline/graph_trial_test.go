@@ -87,7 +87,7 @@ func newTrial(t *testing.T, seed uint64) *trial {
 	}
 	x.c.batcher = newGraphBatcher(gr, "r", newLanes(2), nil, NewMetrics(prometheus.NewRegistry()))
 	newNodeBook().follow(x.c)
-	x.door = &door{p: p, commit: &committer{p: p}}
+	x.door = &door{p: p, commit: &committer{p: p, ctx: t.Context()}}
 	x.door.Via = "test"
 	for i := range 1 + g.IntN(8) {
 		x.asked = append(x.asked, x.request(g, fmt.Sprintf("q%d", i)))
@@ -153,6 +153,7 @@ func (x *trial) ran(asked []*asking) *run {
 		it.to = r.in.Rows()
 		r.add(it)
 	}
+	r.trace.patient = true // who answers first is not for the oracle to say
 	if err := x.c.call(context.Background(), r); err != nil {
 		x.wrong("%v", err)
 	}
@@ -390,7 +391,7 @@ func (x *trial) recorded(r *run, it *item) (recs []*lineage.Record) {
 			v := &vs[k]
 			rec := &lineage.Record{Context: *w.context(x.c.route.nodes[v.node], v, r.trace.by[i])}
 			rec.RequestID, rec.Row.Row, rec.Status = it.id, int32(i), lineage.StatusOK
-			rec.Propensity, rec.Seed, rec.State = v.propensity, v.seed, v.state
+			rec.Propensity, rec.Seed, rec.State, rec.BatchSize = v.propensity, v.seed, v.state, v.batch
 			err := it.err
 			if v.node == 0 {
 				rec.Input, rec.InputRow, rec.Output, rec.OutputRow = r.in, i, r.out, i

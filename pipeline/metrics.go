@@ -28,6 +28,7 @@ type Metrics struct {
 	transactions *prometheus.CounterVec // by outcome
 	behind       *prometheus.GaugeVec
 	learning     *prometheus.GaugeVec
+	late         *prometheus.CounterVec // by outcome
 	nodes        *nodeMetrics
 	shadowRows   *prometheus.CounterVec // same
 }
@@ -63,10 +64,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		behind:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_bandit_behind_seconds", Help: "For how long the pipeline's bandits have not known all feedback in the lineage; 0: they know it."}, []string{"pipeline"}),
 		learning:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leat_bandit_learning", Help: "1 if the pipeline's bandits read the lineage; 0: they cannot, and go on with what they know."}, []string{"pipeline"}),
 		nodes:        newNodeMetrics(),
+		late:         count("leat_late_members_total", "Members of ensembles that came back when the request had been answered without them, by outcome: recorded, lost.", "pipeline", "outcome"),
 		shadowRows:   count("leat_shadow_rows_total", "Rows of shadows by outcome: scored, sampled_out, shed (dropped: no idle core for them, or not loaded), failed.", "pipeline", "shadow", "outcome"),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.lookups, m.behind, m.learning, m.nodes)
+		r.MustRegister(m.late, m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.batchRows, m.inflight, m.loaded, m.loadFails, m.lookups, m.behind, m.learning, m.nodes)
 	}
 	return m
 }
@@ -76,7 +78,7 @@ func (m *Metrics) forget(pipeline string) {
 	of := prometheus.Labels{"pipeline": pipeline}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails, m.lookups, m.behind, m.learning} {
+	}{m.requests, m.rows, m.errors, m.total, m.queue, m.score, m.append, m.commit, m.transact, m.transactions, m.shadowRows, m.loaded, m.loadFails, m.late, m.lookups, m.behind, m.learning} {
 		v.DeletePartialMatch(of)
 	}
 }

@@ -18,7 +18,8 @@ import (
 // before it is merged, the answer to "long" is larger than any message.
 type arithmetic struct {
 	sig    schemas.Signature
-	before atomic.Pointer[func(in *schemas.Batch) error] // runs before each run
+	before atomic.Pointer[func(in *schemas.Batch) error]            // runs before each run
+	during atomic.Pointer[func(by string, in *schemas.Batch) error] // the same, of a version
 
 	mu struct {
 		sync.Mutex
@@ -49,6 +50,9 @@ func newArithmetic() *arithmetic {
 
 // onRun has fn run before each run of any version.
 func (a *arithmetic) onRun(fn func(in *schemas.Batch) error) { a.before.Store(&fn) }
+
+// onRunOf is onRun that is told which version runs.
+func (a *arithmetic) onRunOf(fn func(by string, in *schemas.Batch) error) { a.during.Store(&fn) }
 
 // runs returns the rows of each run so far.
 func (a *arithmetic) runs() []int {
@@ -113,6 +117,11 @@ func (m *multiplier) Score(_ context.Context, in, out *schemas.Batch) error {
 	}
 	if f := m.a.before.Load(); f != nil {
 		if err := (*f)(in); err != nil {
+			return err
+		}
+	}
+	if f := m.a.during.Load(); f != nil {
+		if err := (*f)(m.by, in); err != nil {
 			return err
 		}
 	}

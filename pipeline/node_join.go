@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/leatstream/leat/pipeline/route/combine"
 	"github.com/leatstream/leat/schemas/document"
@@ -37,7 +38,8 @@ var ensembleKind = nodeKind{
 			"additionalProperties": map[string]any{"enum": columnKinds},
 			"description":          "Instead of combine: the columns of the answer, each with its rule.",
 		},
-		"quorum": map[string]any{"type": "integer", "minimum": 1, "description": "Members that must have answered; by default all."},
+		"quorum": map[string]any{"type": "integer", "minimum": 1, "description": "Members that must have answered a row; by default all. The answer is made as soon as they have."},
+		"within": map[string]any{"type": "string", "pattern": durationPattern, "description": "They must have answered by then: 50ms. By default as long as the request has."},
 		"members": childrenOf("The members.", 2, nil, map[string]any{
 			"weight":   map[string]any{"type": "integer", "minimum": 1, "maximum": combine.MaxWeight, "description": "For weighted_mean and weighted_vote; only proportions count."},
 			"required": map[string]any{"type": "boolean", "default": false, "description": "There is no answer without this one."},
@@ -68,6 +70,7 @@ func checkEnsemble(n *Node, at string, c *checker) {
 	if e.Quorum < 0 || e.Quorum > len(e.Members) {
 		c.fault(document.Join(at, "quorum"), "%d of %d members; want 1 to %d", e.Quorum, len(e.Members), len(e.Members))
 	}
+	c.within(document.Join(at, "within"), e.Within)
 	for _, name := range sortedKeys(e.Columns) {
 		switch kind, at := e.Columns[name], document.Join(document.Join(at, "columns"), name); {
 		case kind == combine.Concat:
@@ -89,6 +92,13 @@ func checkEnsemble(n *Node, at string, c *checker) {
 		case m.Weight > 0 && !weighted:
 			c.fault(at, "no rule takes weights here; leave it out, or write weighted_mean or weighted_vote")
 		}
+	}
+}
+
+// within checks a time that a node takes at most.
+func (c *checker) within(at string, d Duration) {
+	if d < 0 || d > 0 && d < Duration(time.Millisecond) || d > MaxDeadline {
+		c.fault(at, "%v: want %v to %v; absent: as long as the request has", time.Duration(d), time.Millisecond, time.Duration(MaxDeadline))
 	}
 }
 

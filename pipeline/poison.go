@@ -152,6 +152,27 @@ func (p *Poison) end(slots []int32) {
 	p.alone.RUnlock()
 }
 
+// beginBeside is begin for a run that nobody waits for: it does not keep suspects from running alone, since it may never come
+// back.
+func (p *Poison) beginBeside(ms []mark) (slots []int32) {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range ms {
+		slots = p.markLocked(m, 0, slots)
+	}
+	return slots
+}
+
+// endBeside is end for beginBeside.
+func (p *Poison) endBeside(slots []int32) {
+	if p != nil {
+		p.clear(slots)
+	}
+}
+
 // beginAlone waits until nothing else runs, keeps everything else waiting, and marks a suspect. deaths is what m has seen
 // at least: a row of a request that died inherits the request's.
 func (p *Poison) beginAlone(m mark, deaths byte, slots []int32) []int32 {

@@ -53,6 +53,7 @@ type processor struct {
 	ended   chan struct{}   // closed when run has returned
 
 	online, durable doors
+	late            latecomers
 	bandits         follower
 
 	loading     sync.WaitGroup     // of shadows of the active revision
@@ -338,6 +339,9 @@ func (p *processor) close(ctx context.Context) {
 	if err := errors.Join(p.online.close(ctx), p.closeTopic(ctx)); err != nil {
 		p.host.Log.Warn("doors closed before all was settled", "pipeline", p.name, slog.Any("error", err))
 	}
+	if !p.late.wait(ctx, latePatience) {
+		p.host.Log.Warn("members that nobody waits for are still under way", "pipeline", p.name)
+	}
 	p.bandits.halt(ctx)
 	p.mu.Lock()
 	p.mu.closed = true
@@ -361,6 +365,9 @@ func (p *processor) close(ctx context.Context) {
 		p.host.m.forget(p.name)
 	}
 }
+
+// latePatience is how long a pipeline that ends waits for members that were left behind, so that what they answer is recorded.
+const latePatience = 5 * time.Second
 
 // maxPins is how many versions beside the active one a pipeline keeps loaded because callers named them.
 const maxPins = 4

@@ -42,6 +42,7 @@ type rejection struct {
 type held struct {
 	rev      *compiled
 	received time.Time
+	after    afterwards
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -135,6 +136,7 @@ func (dr *door) finish(r *run, items []item, w *work) {
 			it.err = e
 		}
 		if it.err == nil {
+			it.rev.told(r, it, &w.about)
 			if err := w.answer(it, it.rev.madeBy(r, it), r.out, it.from, it.to); err != nil {
 				it.err = dr.p.host.public(err, dr.p.name)
 			}
@@ -198,7 +200,7 @@ func (dr *door) reached(r *run, items []item) bool {
 func (w *work) hold(it *item) {
 	w.rows += it.admitted
 	w.bytes += it.size
-	w.held = append(w.held, held{it.rev, it.received})
+	w.held = append(w.held, held{it.rev, it.received, it.after})
 }
 
 func (dr *door) observe(r *run, items []item, failed int) {
@@ -233,7 +235,7 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 	case replies || dr.OutputTo != "":
 		h := make(schemas.Header, 4)
 		at := len(w.buf)
-		w.about = schemas.Answer{RequestID: it.id, Model: by.name, Version: by.version, Errs: it.bad}
+		w.about.RequestID, w.about.Model, w.about.Version, w.about.Errs = it.id, by.name, by.version, it.bad
 		b, err := it.enc.EncodeRows(w.buf, h, out, from, to, &w.about)
 		if err != nil {
 			return err
@@ -242,6 +244,7 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 		w.values = append(w.values, it.id)
 		h[schemas.HeaderRequestID] = w.values[len(w.values)-1 : len(w.values) : len(w.values)]
 		h[schemas.HeaderModel] = by.label
+		w.tellHow(h)
 		payload := w.buf[at:len(w.buf):len(w.buf)]
 		if replies {
 			w.replies = append(w.replies, connectors.Response{To: it.d.ReplyTo, Header: h, Payload: payload})
@@ -259,6 +262,16 @@ func (w *work) answer(it *item, by *answered, out *schemas.Batch, from, to int) 
 		w.accept = append(w.accept, it.d)
 	}
 	return nil
+}
+
+// tellHow writes what is told of how an answer was made, where there is something.
+func (w *work) tellHow(h schemas.Header) {
+	if a := w.about.Answered; a != "" {
+		h.Set(schemas.HeaderAnswered, a)
+	}
+	if f := w.about.Fallback; f != "" {
+		h.Set(schemas.HeaderFallback, f)
+	}
 }
 
 // badRows is the cause under which an event with bad rows goes to the dead letters; its good rows were scored.
@@ -370,6 +383,9 @@ func (w *work) done() {
 		took := time.Since(w.held[i].received)
 		dr.p.total.Observe(took.Seconds())
 		dr.p.stats.processing.Add(uint64(took))
+		if w.held[i].after != nil {
+			close(w.held[i].after)
+		}
 		w.held[i].rev.release()
 	}
 	rows, bytes := w.rows, w.bytes

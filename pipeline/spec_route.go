@@ -57,7 +57,8 @@ type Transform struct {
 type Ensemble struct {
 	Combine Combine           `yaml:"combine,omitempty" json:"combine,omitzero"`  // of all columns
 	Columns map[string]string `yaml:"columns,omitempty" json:"columns,omitempty"` // instead: columns of the answer, each with its rule
-	Quorum  int               `yaml:"quorum,omitempty" json:"quorum,omitempty"`
+	Quorum  int               `yaml:"quorum,omitempty" json:"quorum,omitempty"`   // members that must have answered a row; 0: all
+	Within  Duration          `yaml:"within,omitempty" json:"within,omitempty"`   // they must by then; 0: by the request's deadline
 	Members []Member          `yaml:"members" json:"members"`
 }
 

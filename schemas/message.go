@@ -29,6 +29,8 @@ const (
 	HeaderKey            = "Leat-Key"
 	HeaderRevision       = "Leat-Revision"
 	HeaderArm            = "Leat-Arm"
+	HeaderAnswered       = "Leat-Answered" // of an answer: members that have answered, where not all need to
+	HeaderFallback       = "Leat-Fallback" // of an answer: cascades that gave the best answer so far, since their time was over
 	HeaderPriority       = "Leat-Priority"
 	HeaderParent         = "Leat-Parent"
 	HeaderNode           = "Leat-Node"
@@ -173,6 +175,8 @@ type Answer struct {
 	RequestID string
 	Model     string // name of the pipeline's answering model
 	Version   string // its version, in digits
+	Answered  string // node paths of members that have answered, where not all need to; "" where all do
+	Fallback  string // node paths of cascades that gave the best answer so far, since their time was over
 	Errs      []RowError
 }
 

@@ -34,7 +34,7 @@ var (
 	}
 	answered = []string{
 		schemas.HeaderContentType, schemas.HeaderRequestID, schemas.HeaderModel, schemas.HeaderRevision,
-		schemas.HeaderSchema, schemas.HeaderArm, schemas.HeaderErrorKind, oip.HeaderLength,
+		schemas.HeaderSchema, schemas.HeaderArm, schemas.HeaderAnswered, schemas.HeaderFallback, schemas.HeaderErrorKind, oip.HeaderLength,
 	}
 )
 

@@ -97,6 +97,8 @@ func (e *encoder) EncodeRows(dst []byte, h schemas.Header, out *schemas.Batch, f
 	if a != nil {
 		dst = member(dst, `"model":`, a.Model)
 		dst = member(dst, `"version":`, a.Version)
+		dst = member(dst, `"answered":`, a.Answered)
+		dst = member(dst, `"fallback":`, a.Fallback)
 	}
 	if e.form == columns {
 		dst = p.columnsJSON(dst, out, from, to, errs)

@@ -132,6 +132,12 @@ func (e *encoder) EncodeRows(dst []byte, h schemas.Header, out *schemas.Batch, f
 		}
 	}
 	dst = member(dst, `"id":`, id)
+	if a != nil && (a.Answered != "" || a.Fallback != "") {
+		dst = append(dst, `"parameters":{`...)
+		dst = member(dst, `"answered":`, a.Answered)
+		dst = member(dst, `"fallback":`, a.Fallback)
+		dst = append(dst[:len(dst)-1], "},"...) // without the last comma
+	}
 	dst = append(dst, `"outputs":[`...)
 	n := len(e.wanted)
 	if e.wanted == nil {

@@ -328,6 +328,26 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// What is told of how an answer was made stands in its parameters.
+func TestParameters(t *testing.T) {
+	out := schemas.NewBatch(schemas.MustSchema(schemas.Field{Name: "p", Type: schemas.Int64}))
+	_, enc, err := read(schemas.NewBatch(flight), `{"inputs":[`+delay+`,`+packed+`,`+carrier+`]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, a := range map[string]schemas.Answer{
+		`"parameters":{"answered":"route/a,route/b"},`:              {Answered: "route/a,route/b"},
+		`"parameters":{"fallback":"route"},`:                        {Fallback: "route"},
+		`"parameters":{"answered":"route/a","fallback":"route/b"},`: {Answered: "route/a", Fallback: "route/b"},
+		``: {},
+	} {
+		got, err := enc.EncodeRows(nil, schemas.Header{}, out, 0, 0, &a)
+		if want = `{` + want + `"outputs":[{"name":"p","datatype":"INT64","shape":[0],"data":[]}]}`; err != nil || string(got) != want {
+			t.Errorf("%s, %v, want %s", got, err, want)
+		}
+	}
+}
+
 func TestRowErrorsAreReturned(t *testing.T) {
 	a := &schemas.Answer{Errs: []schemas.RowError{{Err: schemas.Errorf(schemas.Expired, "op", "late")}}}
 	if _, err := Plain().EncodeRows(nil, schemas.Header{}, schemas.NewBatch(flight), 0, 0, a); schemas.KindOf(err) != schemas.Expired {
