@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"log/slog"
+	"sort"
 	"sync"
 	"time"
 
@@ -176,14 +177,9 @@ func (q *shadowQueue) take() *shadowBatch {
 
 // shade runs a batch.
 func (l *castShadow) shade(ctx context.Context, t *trace, b *shadowBatch, out *schemas.Batch, public func(error) *schemas.Error) error {
-	at := 0
-	owner := func(row int) *item { // rows come in order
-		for at > 0 && row < b.requests[at].from || row >= b.requests[at].to {
-			if at++; at == len(b.requests) {
-				at = 0
-			}
-		}
-		return &b.requests[at].item
+	owner := func(row int) *item { // members of an ensemble ask side by side
+		i := sort.Search(len(b.requests), func(i int) bool { return row < b.requests[i].to })
+		return &b.requests[i].item
 	}
 	return l.route.safe(ctx, b.in, out, t, owner, public)
 }
