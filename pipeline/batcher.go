@@ -294,8 +294,11 @@ func (b *batcher) apply(ctx context.Context, t *trace, in, out *schemas.Batch, o
 	if err := b.graph.safe(ctx, in, out, t, owner, public); err != nil {
 		return err
 	}
-	for _, e := range t.failed[first:] {
-		if e != nil && passing(e) { // of no row: a topic waits until the model can be reached
+	for i, e := range t.failed[first:] {
+		if e == nil || !passing(e) {
+			continue
+		}
+		if it := owner(first + i); it.door == nil || it.door.Durable { // of no row: topics and jobs wait until the model can be reached
 			out.Truncate(before)
 			return e
 		}

@@ -269,7 +269,7 @@ func (l *line) record(r *run, it *item, w *work, scored time.Time) {
 		out = nil
 	}
 	var err error
-	if it.rev.route != nil {
+	if it.rev.route != nil && len(r.trace.visits) > 0 { // a run that failed as a whole has been nowhere
 		err = l.visited(r, it, w)
 	} else {
 		err = l.ranges(ctx, r.in, it, out)

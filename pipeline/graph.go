@@ -158,7 +158,9 @@ func (t *trace) sort() {
 
 // visitsOf returns the visits of a row; that of the root comes first.
 func (t *trace) visitsOf(row int) []visit {
-	t.sort()
+	if t.sort(); row+1 >= len(t.from) {
+		return nil // a run that failed as a whole
+	}
 	return t.visits[t.from[row]:t.from[row+1]]
 }
 
