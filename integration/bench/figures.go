@@ -82,5 +82,6 @@ var figures = []figure{
 	{"deciding by Thompson", nanosRow, "decide/thompson:row", sum("decide/thompson:budget"), shown, 0},
 	{"deciding by LinUCB", nanosRow, "decide/linucb:row", sum("decide/linucb:budget"), shown, 0},
 	{"deciding by LinThompson, 500 draws for each arm", nanosRow, "decide/lin-thompson:row", sum("decide/lin-thompson:budget"), shown, 0},
+	{"a lookup's hit, and its two columns", nanosRow, "decide/lookup:row", sum("decide/lookup:budget"), atMost, 1},
 	{"resident after 1 M scores over after 10 k", mebibytes, "leat/memory:after", sum("leat/memory:before"), atMost, 1.1},
 }
