@@ -333,6 +333,19 @@ func TestBadRoutes(t *testing.T) {
 	}
 }
 
+// TestRouteWithinItself: a route is a tree, so a cycle can only be written with YAML's aliases.
+func TestRouteWithinItself(t *testing.T) {
+	for _, route := range []string{
+		"route: &r {split: {arms: [{name: a, weight: 50, model: risk}, {name: b, weight: 50, split: *r}]}}",
+		"route:\n  sequence:\n    - &r {name: a, sequence: [{name: b, model: risk}, *r]}\n    - {name: c, model: risk}",
+	} {
+		specs, err := ParseSpec([]byte(head + route))
+		if specs != nil || err == nil || schemas.KindOf(err) != schemas.Invalid || !strings.Contains(err.Error(), "*r is a part of &r itself, which then has no end; write out what is meant") {
+			t.Errorf("%s: %v", route, err)
+		}
+	}
+}
+
 func TestBadGraphs(t *testing.T) {
 	for _, c := range badGraphs {
 		t.Run(c.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 	"unicode/utf8"
@@ -248,8 +249,9 @@ func (p *jsonParser) object(v *Value, depth int) error {
 }
 
 type yamlParser struct {
-	nodes  int
-	faults Faults
+	nodes   int
+	anchors []*yaml.Node // that are being read
+	faults  Faults
 }
 
 func parseYAML(b []byte) (docs []*Value, err error) {
@@ -285,6 +287,10 @@ func (p *yamlParser) value(n *yaml.Node, depth int) (*Value, error) {
 	if depth > MaxDepth {
 		return nil, fmt.Errorf("line %d: nested deeper than %d", n.Line, MaxDepth)
 	}
+	if n.Anchor != "" && n.Kind != yaml.AliasNode {
+		p.anchors = append(p.anchors, n)
+		defer func() { p.anchors = p.anchors[:len(p.anchors)-1] }()
+	}
 	v := &Value{Line: n.Line}
 	switch n.Kind {
 	case yaml.DocumentNode:
@@ -293,6 +299,9 @@ func (p *yamlParser) value(n *yaml.Node, depth int) (*Value, error) {
 		}
 		return p.value(n.Content[0], depth)
 	case yaml.AliasNode:
+		if slices.Contains(p.anchors, n.Alias) {
+			return nil, fmt.Errorf("line %d: *%s is a part of &%s itself, which then has no end; write out what is meant", n.Line, clip(n.Value), clip(n.Value))
+		}
 		return p.value(n.Alias, depth+1)
 	case yaml.ScalarNode:
 		return v, p.scalar(v, n)
