@@ -1,5 +1,5 @@
 // Package kafka carries messages over Apache Kafka by github.com/segmentio/kafka-go: durable topics with groups,
-// publishing, replay, request-reply, the logs of the lineage, and what follows from a record in one transaction with its
+// publishing, replay, request-reply, compacted topics that are followed, the logs of the lineage, and what follows from a record in one transaction with its
 // offset.
 //
 // What flows through it: records, whose key is the message's key, whose headers are the message's, and whose value is

@@ -10,8 +10,8 @@
 // LEAT holds everything internal: streams, KV, object store, fan-out. Only our own connections reach it: in-process, or
 // over the network with random credentials that the server makes and keeps in its folder. APP is what users connect
 // to. This package stands in the door between them. It answers leat.score.*, leat.api.* and $SRV.> inside APP with a
-// connection of its own, stores what is published on leat.topic.<topic>, and passes the few JetStream calls that read
-// topics (see OpenDoor). The only imports are
+// connection of its own, stores what is published on leat.topic.<topic> and put into users' buckets ($KV.<bucket>.<key>), and
+// passes the few JetStream calls that read topics and buckets (see OpenDoor). The only imports are
 // those of consumers that a user made on a topic. So a pipeline that nobody
 // serves has no subscriber in APP, and the server itself answers "no responders"; a request costs no account crossing;
 // and there is no import through which a client of APP could name anything internal.
