@@ -55,6 +55,31 @@ func (s *sketch) enliven(above *NodeFigures, path string, nodes map[string]*Node
 	}
 }
 
+// Savings says of each cascade of the route that had rows how many of them stopped early, and what that saved: a line for each.
+// The figures are those of the drawing.
+func (s *RouteStats) Savings(rev *Revision) string {
+	var b strings.Builder
+	nodes := s.byPath()
+	rev.Spec.Route.Walk(RootPath, RootPath, func(path, _ string, n *Node) {
+		x := nodes[path]
+		if n.Cascade == nil || x == nil {
+			return
+		}
+		f := &x.Recent
+		if s.Idle() {
+			f = &x.Total
+		}
+		last := n.Cascade[len(n.Cascade)-1].Name
+		for _, a := range f.Arms {
+			if a.Arm == last && f.Rows > 0 {
+				fmt.Fprintf(&b, "%s: %s of %d rows stopped early; it took %s, and the stages behind would have taken %s more\n",
+					path, percent(1-a.Share), f.Rows, duration(f.Seconds), duration(f.SecondsSaved))
+			}
+		}
+	})
+	return b.String()
+}
+
 // drawn are the cells of a shadow: its rows, and why it is not loaded. They are of all time.
 func (s ShadowState) drawn() []string {
 	rest := fmt.Sprintf("%d scored, %d shed", s.Scored, s.Shed)

@@ -30,13 +30,16 @@ type NodeStats struct {
 
 // NodeFigures are of all time, or of the window.
 type NodeFigures struct {
-	Rows          uint64     `json:"rows"`   // that came to the node
-	Errors        uint64     `json:"errors"` // rows without an answer from it
-	RowsPerSecond float64    `json:"rows_per_second"`
-	Share         float64    `json:"share"` // of the rows of the node above; 1 at the root
-	P50           float64    `json:"p50"`   // seconds for a batch at the node and below it, 0 without one; by buckets that double
-	P99           float64    `json:"p99"`
-	Arms          []ArmStats `json:"arms,omitempty"` // in the order of the spec
+	Rows          uint64  `json:"rows"`   // that came to the node
+	Errors        uint64  `json:"errors"` // rows without an answer from it
+	RowsPerSecond float64 `json:"rows_per_second"`
+	Share         float64 `json:"share"` // of the rows of the node above; 1 at the root
+	P50           float64 `json:"p50"`   // seconds for a batch at the node and below it, 0 without one; by buckets that double
+	P99           float64 `json:"p99"`
+	Seconds       float64 `json:"seconds"` // of all batches together, at the node and below it
+	// Of a cascade: how long the stages would have taken for the rows that stopped before them, at what a row took there.
+	SecondsSaved float64    `json:"seconds_saved,omitempty"`
+	Arms         []ArmStats `json:"arms,omitempty"` // in the order of the spec
 }
 
 // ArmStats is one child of a node that chooses; of a cascade, the stage whose answer stands.
@@ -111,7 +114,35 @@ func (b *nodeBook) stats(now time.Duration, c *compiled) *RouteStats {
 		at[path] = len(s.Nodes)
 		s.Nodes = append(s.Nodes, x)
 	}
+	if c.route != nil {
+		s.save(&c.rev.Spec.Route)
+	}
 	return s
+}
+
+// save works out what cascades saved.
+func (s *RouteStats) save(route *Node) {
+	nodes := s.byPath()
+	route.Walk(RootPath, RootPath, func(path, _ string, n *Node) {
+		cascade := nodes[path]
+		if n.Cascade == nil || cascade == nil {
+			return
+		}
+		for _, x := range n.Cascade {
+			if stage := nodes[path+"/"+x.Name]; stage != nil {
+				cascade.Total.SecondsSaved += saved(&cascade.Total, &stage.Total)
+				cascade.Recent.SecondsSaved += saved(&cascade.Recent, &stage.Recent)
+			}
+		}
+	})
+}
+
+// saved is what a stage would have taken for the rows that did not come to it.
+func saved(cascade, stage *NodeFigures) float64 {
+	if stage.Rows == 0 || stage.Rows >= cascade.Rows {
+		return 0
+	}
+	return stage.Seconds / float64(stage.Rows) * float64(cascade.Rows-stage.Rows)
 }
 
 // window returns the sample that the recent figures begin with, -1 if nothing is recent, and what time they span. A sample
@@ -145,7 +176,7 @@ func share(part, of uint64) float64 {
 
 // figures reads the counters by value.
 func (n *nodeCount) figures(arms []string, span time.Duration, value func(*counter) uint64) NodeFigures {
-	f := NodeFigures{Rows: value(&n.rows), Errors: value(&n.errors)}
+	f := NodeFigures{Rows: value(&n.rows), Errors: value(&n.errors), Seconds: time.Duration(value(&n.busy)).Seconds()}
 	if span > 0 {
 		f.RowsPerSecond = float64(f.Rows) / span.Seconds()
 	}

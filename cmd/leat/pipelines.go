@@ -138,6 +138,11 @@ they have shares and rates too.`,
 				default:
 					fmt.Fprintf(w, "# the last %.0f s, in process %s\n", math.Ceil(d.Live.Window), d.Live.Process)
 				}
+				if d.Live != nil {
+					for line := range strings.Lines(d.Live.Savings(&d.Revision)) {
+						fmt.Fprint(w, "# ", line)
+					}
+				}
 			})
 		},
 	}
