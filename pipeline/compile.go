@@ -204,14 +204,14 @@ const maxContexts = 4096
 
 // context returns the shared part of the records of this revision for one principal and way in.
 func (c *compiled) context(principal, via, run, cpu string) *lineage.Context {
-	m := c.rev.Models[0]
+	m, node, role := c.nodes[0], RootPath, lineage.RolePrimary
 	if c.route != nil {
-		m = ResolvedModel{Name: c.by.name}
+		m, node, role = ResolvedModel{Name: c.by.name}, c.route.nodes[0].path, c.route.nodes[0].role
 	}
 	return c.sharedContext(contextKey{principal: principal, via: via, run: run}, func() *lineage.Context {
 		return &lineage.Context{
 			Principal: principal, Via: via, Pipeline: c.rev.Spec.Name, Revision: c.rev.Revision,
-			Node: RootPath, Role: lineage.RolePrimary, Model: m.Name, Version: m.Version, Digest: m.Digest,
+			Node: node, Role: role, Model: m.Name, Version: m.Version, Digest: m.Digest,
 			Run: run, Runtime: c.held[0].version.Probed.Runtime, CPU: cpu, Policy: c.policy,
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/leatstream/leat/pipeline/lookup"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/codec"
+	"github.com/leatstream/leat/schemas/document"
 	"github.com/leatstream/leat/scorers"
 )
 
@@ -382,6 +384,27 @@ func (h *Host) BanditStates(name string) map[string]uint64 {
 		states[b.path], _ = b.state.Load().Position()
 	}
 	return states
+}
+
+// PinShadow is Pin for a shadow of the revision alone: it is asked for the rows of requests, and answers as it would beside
+// the route. The revision that is held has the shadow's columns as its outputs. NotFound: there is no such shadow.
+func (h *Host) PinShadow(ctx context.Context, rev *Revision, name string) (*Pinned, error) {
+	const op = "pipeline.PinShadow"
+	i := slices.IndexFunc(rev.Spec.Shadows, func(s Shadow) bool { return s.Name == name })
+	if i < 0 {
+		var names []string
+		for _, s := range rev.Spec.Shadows {
+			names = append(names, s.Name)
+		}
+		return nil, schemas.Errorf(schemas.NotFound, op, "pipeline %s has no shadow %q%s", rev.Spec.Name, name, document.Meant(name, names))
+	}
+	own := *rev
+	c, err := compileShadow(ctx, h.models, &own, i, true)
+	if err != nil {
+		return nil, err
+	}
+	own.Signature.Outputs = c.sig.Outputs
+	return &Pinned{h: h, c: c}, nil
 }
 
 // Revision returns what is held.

@@ -148,7 +148,7 @@ func (p *processor) loadShadows(ctx context.Context, c *compiled) {
 
 // load makes a shadow ready.
 func (s *shadow) load(ctx context.Context, c *compiled, i int) error {
-	x, err := compileShadow(ctx, c.models, c.rev, i)
+	x, err := compileShadow(ctx, c.models, c.rev, i, false)
 	if err != nil {
 		return err
 	}
@@ -156,9 +156,9 @@ func (s *shadow) load(ctx context.Context, c *compiled, i int) error {
 	return nil
 }
 
-// compileShadow loads one shadow of a revision as if it were a pipeline of its own, whose root is the shadow. The caller
-// owns one reference.
-func compileShadow(ctx context.Context, ms *models, rev *Revision, i int) (*compiled, error) {
+// compileShadow loads one shadow of a revision as if it were a pipeline of its own, whose root is the shadow. It takes
+// the columns that it reads, or, if whole, those of requests. The caller owns one reference.
+func compileShadow(ctx context.Context, ms *models, rev *Revision, i int, whole bool) (*compiled, error) {
 	const op = "pipeline.compileShadow"
 	path := rev.Spec.Shadows[i].Path()
 	c := &compiled{rev: rev, models: ms}
@@ -175,6 +175,9 @@ func compileShadow(ctx context.Context, ms *models, rev *Revision, i int) (*comp
 	if g == nil {
 		c.release()
 		return nil, check.faults.Err(op)
+	}
+	if whole {
+		g.widen(rev.Signature.Inputs)
 	}
 	err := c.grow(ctx, g, rev.Revision+"/"+path)
 	if err == nil {

@@ -282,9 +282,9 @@ func (q *shadowQueue) report(revision string) ShadowState {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := ShadowState{
-		Ready:  q.mu.err == nil && q.mu.ready == revision,
+		Ready:     q.mu.err == nil && q.mu.ready == revision,
 		Elsewhere: !q.p.host.Groups.shadow(q.name),
-		Scored: q.rows[scored].Load(), SampledOut: q.rows[sampledOut].Load(), Shed: q.rows[shed].Load(), Failed: q.rows[failed].Load(),
+		Scored:    q.rows[scored].Load(), SampledOut: q.rows[sampledOut].Load(), Shed: q.rows[shed].Load(), Failed: q.rows[failed].Load(),
 	}
 	if q.mu.err != nil {
 		s.Error = q.mu.err.Error()

@@ -275,7 +275,9 @@ shadows:
 		s.apply(rev)
 		s.loadedShadows("far", "forest")
 	}
-	row := func(x, extra int) []byte { return fmt.Appendf(nil, `{"rows":[{"x":%d,"text":"t","extra":%d}]}`, x, extra) }
+	row := func(x, extra int) []byte {
+		return fmt.Appendf(nil, `{"rows":[{"x":%d,"text":"t","extra":%d}]}`, x, extra)
+	}
 	w.eventually("both processes subscribe", func() bool {
 		p.ask("far", row(0, 0)).wants(t, 0)
 		a, _ := shades[0].State("far")

@@ -16,9 +16,12 @@ type Trail struct {
 func (t *Trail) Failed(row int) *schemas.Error { return t.t.failed[row] }
 
 // Record adds the records of a row of the piece: that of the route with row inRow of in and row outRow of out, and those of
-// the nodes that it came by. row is the envelope of all. Errors as of lineage.Records.Add.
+// the nodes that it came by. row is the envelope of all. The input of a shadow lies with its parent. Errors as of lineage.Records.Add.
 func (t *Trail) Record(recs *lineage.Records, row *lineage.Row, of int, in *schemas.Batch, inRow int, out *schemas.Batch, outRow int) error {
 	t.recs = recs
+	if t.rev.route.nodes[0].role == lineage.RoleShadow {
+		in = nil
+	}
 	return t.record(row, of, t.t.failed[of], in, inRow, out, outRow)
 }
 

@@ -179,3 +179,7 @@ func (p pins) BanditStates(name string) map[string]uint64 { return p.host.Bandit
 func (p pins) Pin(ctx context.Context, rev *pipeline.Revision, states map[string]uint64) (bulk.Pinned, error) {
 	return p.host.Pin(ctx, rev, states)
 }
+
+func (p pins) PinShadow(ctx context.Context, rev *pipeline.Revision, shadow string) (bulk.Pinned, error) {
+	return p.host.PinShadow(ctx, rev, shadow)
+}

@@ -37,7 +37,7 @@ func jobRun(e *env) *cobra.Command {
 	var r bulk.RunRequest
 	var detach bool
 	cmd := &cobra.Command{
-		Use: "run --pipeline P --from FILE|topic:NAME|lineage:P --to FILE|topic:NAME", Short: "Start a job and wait for its end", Args: cobra.NoArgs,
+		Use: "run --pipeline P --from FILE|topic:NAME|lineage:P --to FILE|topic:NAME|shadow:NAME", Short: "Start a job and wait for its end", Args: cobra.NoArgs,
 		Long: `Start a job and wait for its end. Files (.parquet, .csv, .ndjson, .arrow) are opened
 by the server. What is read:
 
@@ -56,7 +56,8 @@ topic. Ctrl-C leaves the job running.`,
 		Example: `  leat job run --pipeline flight-boost --from sample.parquet --to scored.parquet --carry flight_id,late
   leat job run --pipeline flight-boost --from topic:flights.departures@2026-05-01T00:00:00Z --to topic:flights.rescored
   leat job run --pipeline flight-boost --from topic:kafka:departures@0:120,3:98 --to again.parquet
-  leat job run --pipeline flight-boost --from lineage:flight-delay --to compare.parquet --detach`,
+  leat job run --pipeline flight-boost --from lineage:flight-delay --to compare.parquet --detach
+  leat job run --pipeline flight-delay --from lineage:flight-delay@2026-05-01T00:00:00Z --to shadow:forest`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if r.From, err = location(r.From); err == nil {
@@ -84,7 +85,7 @@ topic. Ctrl-C leaves the job running.`,
 	f := cmd.Flags()
 	f.StringVar(&r.Pipeline, "pipeline", "", "pipeline whose active revision scores")
 	f.StringVar(&r.From, "from", "", "FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]")
-	f.StringVar(&r.To, "to", "", "FILE or topic:NAME")
+	f.StringVar(&r.To, "to", "", "FILE, topic:NAME, or shadow:NAME of the pipeline (from its own lineage)")
 	f.StringSliceVar(&r.Carry, "carry", nil, "columns of the source's file to write beside the outputs; all: all")
 	f.Float64Var(&r.Throttle, "throttle", 0, "rows per second at most (default: no bound)")
 	f.IntVar(&r.ChunkRows, "chunk-rows", 0, "rows of a chunk at most (default: the server's)")
@@ -103,7 +104,7 @@ topic. Ctrl-C leaves the job running.`,
 
 // location makes a file's path absolute: the server opens it, from another folder.
 func location(s string) (string, error) {
-	if s == "" || strings.HasPrefix(s, "topic:") || strings.HasPrefix(s, "lineage:") {
+	if s == "" || strings.HasPrefix(s, "topic:") || strings.HasPrefix(s, "lineage:") || strings.HasPrefix(s, "shadow:") {
 		return s, nil
 	}
 	return filepath.Abs(s)

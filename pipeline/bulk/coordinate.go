@@ -218,7 +218,7 @@ func (s *Service) attempt(ctx context.Context, l *lease, j *Job) error {
 	if err != nil {
 		return err
 	}
-	pinned, err := s.deps.Pipelines.Pin(ctx, rev, j.States)
+	pinned, err := s.pin(ctx, j, rev)
 	if err != nil {
 		return err
 	}

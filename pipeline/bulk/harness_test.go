@@ -118,6 +118,10 @@ func (h hosted) Pin(ctx context.Context, rev *pipeline.Revision, states map[stri
 	return h.host.Pin(ctx, rev, states)
 }
 
+func (h hosted) PinShadow(ctx context.Context, rev *pipeline.Revision, shadow string) (Pinned, error) {
+	return h.host.PinShadow(ctx, rev, shadow)
+}
+
 // diskFiles is what cmd hands over.
 type diskFiles struct{}
 

@@ -32,7 +32,7 @@ type Job struct {
 	// while it runs, so that a chunk that is scored again gets the same arms.
 	States map[string]uint64 `json:"states,omitempty"`
 	From   string            `json:"from"` // FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time]
-	To     string            `json:"to"`   // FILE or topic:NAME
+	To     string            `json:"to"`   // FILE, topic:NAME or shadow:NAME
 
 	Status   Status    `json:"status"`
 	Reason   string    `json:"reason,omitempty"` // of a pause, a failure or a wait

@@ -18,12 +18,13 @@ const (
 	fileLocation locationKind = iota
 	topicLocation
 	lineageLocation
+	shadowLocation
 )
 
 // location is a parsed From or To.
 type location struct {
 	kind  locationKind
-	name  string // path, topic reference or pipeline
+	name  string // path, topic reference, pipeline or shadow
 	start connectors.Start
 	parts map[int32]uint64 // of a topic: partitions to read, with the first sequence wanted of each; nil: all, from start on
 }
@@ -31,19 +32,24 @@ type location struct {
 // parseFrom reads FILE, topic:NAME[@sequence|@partition:sequence,...|@time] or lineage:PIPELINE[@time].
 func parseFrom(s string) (location, error) {
 	l, err := parseLocation("from", s)
+	if err == nil && l.kind == shadowLocation {
+		return l, schemas.FieldErrorf(schemas.Invalid, "bulk.parseFrom", "from", "%q: a shadow is no source; its answers are in the lineage", s)
+	}
 	if err == nil && l.kind == lineageLocation && (l.start.Sequence > 0 || l.parts != nil) {
 		return l, schemas.FieldErrorf(schemas.Invalid, "bulk.parseFrom", "from", "%.200q: after @ want a time such as 2026-05-01T00:00:00Z", s)
 	}
 	return l, err
 }
 
-// parseTo reads FILE or topic:NAME.
+// parseTo reads FILE, topic:NAME or shadow:NAME.
 func parseTo(s string) (location, error) {
 	l, err := parseLocation("to", s)
 	switch {
 	case err != nil:
 	case l.kind == lineageLocation:
-		err = schemas.FieldErrorf(schemas.Invalid, "bulk.parseTo", "to", "%q: want a file or topic:NAME; the lineage is written by every job", s)
+		err = schemas.FieldErrorf(schemas.Invalid, "bulk.parseTo", "to", "%q: want a file, topic:NAME or shadow:NAME; the lineage is written by every job", s)
+	case l.kind == shadowLocation && (l.start != connectors.Start{} || l.parts != nil):
+		err = schemas.FieldErrorf(schemas.Invalid, "bulk.parseTo", "to", "%q: leave out what follows @", s)
 	case l.start != connectors.Start{} || l.parts != nil:
 		err = schemas.FieldErrorf(schemas.Invalid, "bulk.parseTo", "to", "%q: a topic is written at its end: leave out what follows @", s)
 	}
@@ -59,6 +65,8 @@ func parseLocation(field, s string) (location, error) {
 		l.kind = topicLocation
 	case "lineage":
 		l.kind = lineageLocation
+	case "shadow":
+		l.kind = shadowLocation
 	default:
 		switch {
 		case s == "":
@@ -76,6 +84,9 @@ func parseLocation(field, s string) (location, error) {
 	_, check := schemas.ParseTopicRef(name)
 	if l.kind == lineageLocation {
 		check = schemas.CheckName("pipeline", name)
+	}
+	if l.kind == shadowLocation {
+		check = schemas.CheckName("shadow", name)
 	}
 	if check != nil {
 		return l, schemas.FieldErrorf(schemas.Invalid, op, field, "%w", check)

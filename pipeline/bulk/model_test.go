@@ -107,8 +107,12 @@ func (a *arithmetic) Open(context.Context, scorers.Version) (scorers.Package, er
 func (a *arithmetic) revision() *pipeline.Revision {
 	v := a.version()
 	return &pipeline.Revision{
-		Revision: strings.Repeat("cd", 32), Spec: pipeline.Spec{Name: "sums", Input: a.input, Route: pipeline.Node{Model: "sums@1"}},
-		Models:    []pipeline.ResolvedModel{{Node: pipeline.RootPath, Ref: "sums@1", Name: "sums", Version: 1, Digest: v.Digest}},
+		Revision: strings.Repeat("cd", 32), Spec: pipeline.Spec{Name: "sums", Input: a.input, Route: pipeline.Node{Model: "sums@1"},
+			Shadows: []pipeline.Shadow{{Name: "twin", Node: pipeline.Node{Model: "sums@1"}}}},
+		Models: []pipeline.ResolvedModel{
+			{Node: pipeline.RootPath, Ref: "sums@1", Name: "sums", Version: 1, Digest: v.Digest},
+			{Node: "shadows/twin", Ref: "sums@1", Name: "sums", Version: 1, Digest: v.Digest},
+		},
 		Signature: a.sig, Created: time.Now(), Cause: "apply",
 	}
 }

@@ -151,6 +151,20 @@ func (s *Service) plan(ctx context.Context, r *RunRequest) (*Job, *pipeline.Revi
 	if !ok {
 		return nil, nil, schemas.FieldErrorf(schemas.NotFound, op, "pipeline", "no pipeline %.80q is active here", r.Pipeline)
 	}
+	if to.kind == shadowLocation {
+		if from.kind != lineageLocation || from.name != r.Pipeline {
+			return nil, nil, schemas.FieldErrorf(schemas.Invalid, op, "from", "%.80q: a shadow catches up with its own pipeline: want lineage:%s", r.From, r.Pipeline)
+		}
+		p, err := s.deps.Pipelines.PinShadow(ctx, rev, to.name)
+		if schemas.KindOf(err) == schemas.NotFound && err != nil {
+			return nil, nil, schemas.FieldErrorf(schemas.NotFound, op, "to", "%w", err)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		rev = p.Revision()
+		p.Close()
+	}
 	j := &Job{
 		ID: strings.ToLower(ulid.Make().String()), Pipeline: r.Pipeline, Revision: rev.Revision, States: s.deps.Pipelines.BanditStates(r.Pipeline), From: r.From, To: r.To,
 		Status: Pending, Created: time.Now().UTC(), PieceRows: s.config.PieceRows, Throttle: r.Throttle,

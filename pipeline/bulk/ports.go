@@ -21,6 +21,8 @@ type Pipelines interface {
 	BanditStates(name string) map[string]uint64
 	// Pin loads (or finds) a revision here and holds it until Close. Its bandits decide by what they knew at states.
 	Pin(ctx context.Context, rev *pipeline.Revision, states map[string]uint64) (Pinned, error)
+	// PinShadow is Pin for a shadow of the revision; the outputs of the revision that is held are the shadow's.
+	PinShadow(ctx context.Context, rev *pipeline.Revision, shadow string) (Pinned, error)
 }
 
 // Pinned is a revision that stays loaded until Close. Safe for concurrent use. *pipeline.Pinned satisfies it.

@@ -68,6 +68,9 @@ func (w *worker) addRange(base *lineage.Row, h *chunkHead, from, to int) {
 	for t := 0; from < to; {
 		row := *base
 		row.Row = number(h, at[from])
+		if w.beside {
+			row.ParentID = w.rows.origins[from].key
+		}
 		if p := w.pieceOf(from); p != nil && p.trail != nil {
 			row.Score, row.Scored = p.took, p.at
 			w.addTrail(&row, p, from)

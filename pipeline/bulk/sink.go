@@ -27,11 +27,24 @@ func (s *Service) openSink(ctx context.Context, j *Job, out *schemas.Schema) (si
 	if err != nil {
 		return nil, err
 	}
-	if to.kind == topicLocation {
+	switch to.kind {
+	case topicLocation:
 		return s.openTopicSink(ctx, j, to.name)
+	case shadowLocation:
+		return noSink{}, nil
 	}
 	return s.openFileSink(ctx, j, to.name, out)
 }
+
+// noSink is that of a shadow, whose answers are in the lineage and nowhere else.
+type noSink struct{}
+
+func (noSink) write(context.Context, span, *rows) error { return nil }
+func (noSink) end(context.Context, Counters) error      { return nil }
+func (noSink) at() map[int32]uint64                     { return nil }
+func (noSink) counters() Counters                       { return Counters{} }
+func (noSink) commit(context.Context) error             { return nil }
+func (noSink) abort()                                   {}
 
 // rejectedSuffix is added to the sink's file name for the file that lists the bad rows.
 const rejectedSuffix = ".rejected.ndjson"

@@ -42,9 +42,25 @@ func (s *Service) openSource(ctx context.Context, j *Job, rev *pipeline.Revision
 	case topicLocation:
 		return s.openTopicSource(j, from.name, rev)
 	case lineageLocation:
-		return &lineageSource{pipeline: from.name, records: s.deps.Records, in: in, rows: j.ChunkRows}, nil
+		return &lineageSource{pipeline: from.name, records: s.deps.Records, in: in, rows: j.ChunkRows, parents: j.shadow() != ""}, nil
 	}
 	return s.openFileSource(ctx, j, from.name, in)
+}
+
+// shadow is the name of the shadow that the job runs, "" if it runs the route.
+func (j *Job) shadow() string {
+	if to, err := parseTo(j.To); err == nil && to.kind == shadowLocation {
+		return to.name
+	}
+	return ""
+}
+
+// pin loads what the job runs of its revision.
+func (s *Service) pin(ctx context.Context, j *Job, rev *pipeline.Revision) (Pinned, error) {
+	if name := j.shadow(); name != "" {
+		return s.deps.Pipelines.PinShadow(ctx, rev, name)
+	}
+	return s.deps.Pipelines.Pin(ctx, rev, j.States)
 }
 
 // endsOf fixes what a job's source is.

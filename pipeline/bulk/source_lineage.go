@@ -2,6 +2,7 @@ package bulk
 
 import (
 	"context"
+	"encoding/hex"
 	"io"
 	"iter"
 
@@ -16,6 +17,7 @@ type lineageSource struct {
 	records  Records
 	in       *schemas.Schema
 	rows     int
+	parents  bool // the key of an origin is the id of the record, which those of a shadow point at
 
 	next func() (*lineage.Record, error, bool)
 	stop func()
@@ -101,6 +103,9 @@ func (l *lineageSource) fill(ctx context.Context, r *rows) error {
 		r.in.Advance(1)
 		r.at = append(r.at, at)
 		o := origin{request: rec.RequestID, row: rec.Row.Row, event: eventNanos(rec.EventTime)}
+		if l.parents {
+			o.key = hex.EncodeToString(rec.RecordID[:])
+		}
 		if o.when = o.event; o.when == 0 {
 			o.when = eventNanos(rec.Received)
 		}

@@ -56,7 +56,10 @@ func TestLocations(t *testing.T) {
 		{"topic:flights@2999-01-01T00:00:00Z", "1970 to 2261", false},
 		{"lineage:fraud@7", "want a time", false},
 		{"lineage:a.b", "pipeline name", false},
-		{"lineage:fraud", "a file or topic", true},
+		{"lineage:fraud", "a file, topic:NAME or shadow:NAME", true},
+		{"shadow:forest", "a shadow is no source", false},
+		{"shadow:forest@7", "leave out what follows @", true},
+		{"shadow:Forest", "shadow name", true},
 		{"topic:scores@1", "written at its end", true},
 	} {
 		parse, field := parseFrom, "from"

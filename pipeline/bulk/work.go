@@ -42,7 +42,7 @@ func (s *Service) workOnce(ctx context.Context, j *Job, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	pinned, err := s.deps.Pipelines.Pin(ctx, rev, j.States)
+	pinned, err := s.pin(ctx, j, rev)
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,7 @@ type worker struct {
 	results schemas.Log
 	log     *slog.Logger
 	context *lineage.Context
+	beside  bool // a shadow: its records point at those of the route
 
 	in, out *packer
 	rows    *rows // of the chunk
@@ -155,7 +156,7 @@ type timing struct {
 func (s *Service) newWorker(j *Job, p Pinned, results schemas.Log, log *slog.Logger) (*worker, error) {
 	sig := p.Revision().Signature
 	w := &worker{
-		s: s, job: j, pinned: p, results: results, log: log, context: p.Context(via, "", j.ID),
+		s: s, job: j, pinned: p, results: results, log: log, context: p.Context(via, "", j.ID), beside: j.shadow() != "",
 		rows: newRows(sig.Inputs), scored: newRows(sig.Outputs),
 		piece: schemas.NewBatch(sig.Inputs), answer: schemas.NewBatch(sig.Outputs), outputs: schemas.NewBatch(sig.Outputs),
 	}
