@@ -118,10 +118,10 @@ func (c *compiled) hold(ctx context.Context, ms []ResolvedModel) error {
 	return nil
 }
 
-// widened reports whether requests have columns that only shadows read: then a route of one model is a graph too.
+// widened reports whether requests have columns that only shadows and feedback read: then a route of one model is a graph too.
 func (c *compiled) widened() bool {
 	in := c.rev.Signature.Inputs
-	return len(c.rev.Spec.Shadows) > 0 && in != nil && in.ID() != c.held[0].sig.Inputs.ID()
+	return (len(c.rev.Spec.Shadows) > 0 || c.rev.Spec.entity() != "") && in != nil && in.ID() != c.held[0].sig.Inputs.ID()
 }
 
 // keepBack makes the policy of what stays out of the records.

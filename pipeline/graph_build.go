@@ -31,7 +31,7 @@ type builder struct {
 // buildGraph makes the graph of the route. It returns nil if there is a fault, or a model is not known; that is told already.
 //
 // The columns of a request may be more than those that the route reads: declared ones that only shadows read, as far as
-// sigs has the models of these.
+// sigs has the models of these, and the one that feedback finds decisions by.
 func buildGraph(c *checker, s *Spec, all map[string]schemas.Signature) *graph {
 	sigs := map[string]schemas.Signature{}
 	for path, sig := range all {
@@ -67,7 +67,11 @@ func buildGraph(c *checker, s *Spec, all map[string]schemas.Signature) *graph {
 		return nil
 	}
 	g := b.rooted(root)
-	if more := shadowsRead(s, all, env); len(more) > 0 {
+	more := shadowsRead(s, all, env)
+	if e := s.entity(); e != "" && env.Index(e) >= 0 {
+		more = append(more, e)
+	}
+	if len(more) > 0 {
 		g.widen(union(env, []graphNode{root}, more...))
 	}
 	return g

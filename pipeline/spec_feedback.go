@@ -35,15 +35,30 @@ func (c *checker) feedback(s *Spec) {
 	}
 }
 
+// entity is the column that feedback finds decisions by, "" if there is none.
+func (s *Spec) entity() string {
+	if s.Feedback == nil {
+		return ""
+	}
+	return s.Feedback.Entity
+}
+
+// entityBeside reports whether the column of entities is declared, and none of a model's.
+func (s *Spec) entityBeside(model *schemas.Schema) bool {
+	e := s.entity()
+	_, declared := s.Columns[e]
+	return e != "" && declared && model.Index(e) < 0
+}
+
 // entity checks that the column of entities comes with requests, and can be written as text in one way.
 func (c *checker) entity(s *Spec, sig schemas.Signature) {
-	if s.Feedback == nil || s.Feedback.Entity == "" || sig.Inputs == nil {
+	name := s.entity()
+	if name == "" || sig.Inputs == nil {
 		return
 	}
-	name := s.Feedback.Entity
 	i := sig.Inputs.Index(name)
 	if i < 0 {
-		c.fault("feedback.entity", "no column %.80q in requests of this pipeline%s; one that a split's key or a condition reads is there too", name, document.Meant(name, namesOf(sig.Inputs)))
+		c.fault("feedback.entity", "no column %.80q in requests of this pipeline%s; say the type of one that nothing else reads under columns", name, document.Meant(name, namesOf(sig.Inputs)))
 		return
 	}
 	f := sig.Inputs.Field(i)

@@ -439,7 +439,7 @@ func (s *Spec) Resolve(ctx context.Context, r Resolver, f Facts) ([]ResolvedMode
 	}
 	var kept []*schemas.Schema // what is recorded of requests
 	switch only, one := sigs[RootPath]; {
-	case one && s.Route.Model != "" && len(s.Shadows) == 0:
+	case one && s.Route.Model != "" && len(s.Shadows) == 0 && !s.entityBeside(only.Inputs):
 		sig = only
 	case one || s.Route.Model == "":
 		if g := buildGraph(c, s, sigs); g != nil {
