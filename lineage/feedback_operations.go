@@ -16,7 +16,7 @@ type FeedbackListRequest struct {
 	Until     time.Time `query:"until" doc:"recorded before this time"`
 	All       bool      `query:"all" doc:"repeats of an id too"`
 	Unknown   bool      `query:"unknown" doc:"only feedback whose decision is not known"`
-	Limit     int       `query:"limit" doc:"feedback a page, 1 to 1000; 100 by default"`
+	Limit     int       `query:"limit" doc:"feedback a page, 1 to 10000; 100 by default"`
 	Cursor    string    `query:"cursor" doc:"next of the page before"`
 }
 
@@ -26,8 +26,11 @@ type FeedbackListReply struct {
 	Next     string         `json:"next,omitempty"` // cursor of the next page; absent on the last. With unknown, a page may be short
 }
 
+// maxFeedbackPage is larger than a page of records: to find the decisions of a page the records are read through.
+const maxFeedbackPage = 10_000
+
 func (o *operations) listFeedback(ctx context.Context, r *FeedbackListRequest) (*FeedbackListReply, error) {
-	limit, err := limitOf(r.Limit, defaultPage, maxPage)
+	limit, err := limitOf(r.Limit, defaultPage, maxFeedbackPage)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ func commands(e *env) []*cobra.Command {
 	}
 	var all []*cobra.Command
 	all = append(all, group("run", serveCommand(e), demoCommand(e), doctorCommand(e))...)
-	all = append(all, group("use", modelsCommand(e), applyCommand(e), canaryCommand(e), banditCommand(e), pipelinesCommand(e), scoreCommand(e), jobCommand(e), topicsCommand(e), featuresCommand(e))...)
+	all = append(all, group("use", modelsCommand(e), applyCommand(e), canaryCommand(e), banditCommand(e), pipelinesCommand(e), scoreCommand(e), jobCommand(e), topicsCommand(e), feedbackCommand(e), featuresCommand(e))...)
 	all = append(all, group("look", lineageCommand(e), openapiCommand(e), versionCommand(e))...)
 	return append(all, docsCommand(e)) // hidden
 }

@@ -98,9 +98,11 @@ the records since then. With --json, one JSON object a line.`,
 func lineageList(e *env) *cobra.Command {
 	var f lineageFilter
 	var limit int
+	var with string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List records, oldest first", Args: cobra.NoArgs,
-		Long: "List records that are there, oldest first, a line each. With --json, one JSON object a line.",
+		Long: `List records that are there, oldest first, a line each. With --json, one JSON object
+a line. --with feedback shows what was said of each.`,
 		Example: `  leat lineage list --since 1h --status error
   leat lineage list --run 01k0w6m1c2x3 --limit 20`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -110,6 +112,9 @@ func lineageList(e *env) *cobra.Command {
 			q, err := f.query()
 			if err != nil {
 				return err
+			}
+			if with != "" {
+				q.Set("with", with)
 			}
 			c, err := e.dial()
 			if err != nil {
@@ -150,7 +155,14 @@ func lineageList(e *env) *cobra.Command {
 	}
 	f.flags(e, cmd)
 	cmd.Flags().IntVar(&limit, "limit", 100, "records at most; 0: all")
+	withFlag(cmd, &with)
 	return cmd
+}
+
+// withFlag asks for more than the records.
+func withFlag(cmd *cobra.Command, with *string) {
+	cmd.Flags().StringVar(with, "with", "", "feedback: what was said of each record, too")
+	_ = cmd.RegisterFlagCompletionFunc("with", cobra.FixedCompletions([]string{"feedback"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // printRecordLine prints a record on one line.
@@ -176,6 +188,9 @@ func (e *env) printRecordLine(b []byte) error {
 	}
 	if v.IDReused {
 		flags += " id-reused"
+	}
+	if o := v.Feedback; o != nil {
+		flags += "  <- " + saidText(o.Label, o.Reward, o.Comment)
 	}
 	via := v.Via
 	if v.Role != "" && v.Role != lineage.RolePrimary {
@@ -213,7 +228,7 @@ func lineageGet(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "get REQUEST_ID", Short: "Show all records of a request", Args: cobra.ExactArgs(1),
 		Long: `Show all records of a request in full: of every row, node and job, repeats
-included. The id is what the answer's Leat-Request-Id said.`,
+included, and all feedback on it. The id is what the answer's Leat-Request-Id said.`,
 		Example: "  leat lineage get 01K0W6M1C2X3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.dial()
@@ -230,6 +245,15 @@ included. The id is what the answer's Leat-Request-Id said.`,
 						fmt.Fprintln(w)
 					}
 					e.printRecord(w, &r.Records[i])
+				}
+				if len(r.Feedback) > 0 {
+					if len(r.Records) > 0 {
+						fmt.Fprintln(w)
+					}
+					fmt.Fprintln(w, e.bold("feedback"))
+				}
+				for i := range r.Feedback {
+					fmt.Fprintf(w, "  %s  %s\n", r.Feedback[i].Appended.Local().Format("2006-01-02 15:04:05"), e.feedbackText(&r.Feedback[i]))
 				}
 			})
 		},

@@ -20,7 +20,7 @@ import (
 
 func lineageExport(e *env) *cobra.Command {
 	var f lineageFilter
-	var format string
+	var format, with string
 	var overwrite bool
 	cmd := &cobra.Command{
 		Use: "export FILE", Short: "Export records to a Parquet or NDJSON file", Args: cobra.ExactArgs(1),
@@ -31,6 +31,7 @@ An export to a file that is filtered by nothing but time is noted: what it cover
 may then be deleted with 'leat lineage prune'.`,
 		Example: `  leat lineage export records.parquet
   leat lineage export errors.ndjson --status error --since 24h
+  leat lineage export labelled.parquet --pipeline flight-delay --with feedback
   leat lineage export - --format ndjson --pipeline flight-delay | head`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := f.query()
@@ -39,6 +40,9 @@ may then be deleted with 'leat lineage prune'.`,
 			}
 			if err := exportFormat(q, args[0], format); err != nil {
 				return err
+			}
+			if with != "" {
+				q.Set("with", with)
 			}
 			c, err := e.dial()
 			if err != nil {
@@ -56,6 +60,7 @@ may then be deleted with 'leat lineage prune'.`,
 	}
 	f.flags(e, cmd)
 	cmd.Flags().StringVar(&format, "format", "", "parquet or ndjson (default: by the file's ending)")
+	withFlag(cmd, &with)
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace the file if it exists")
 	return cmd
 }

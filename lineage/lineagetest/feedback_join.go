@@ -219,7 +219,7 @@ func (b *bench) askedFor(t *testing.T, r *lineage.StreamReader) {
 			}
 		}
 	}
-	for _, bad := range []string{"limit=2000", "cursor=x", "pipeline=A.B", "cursor=LEAT_LINEAGE_JOBS/0/1/1"} {
+	for _, bad := range []string{"limit=20000", "cursor=x", "pipeline=A.B", "cursor=LEAT_LINEAGE_JOBS/0/1/1"} {
 		if _, err := call("feedback.list", "", bad); schemas.KindOf(err) != schemas.Invalid {
 			t.Errorf("feedback.list %s: %v", bad, err)
 		}
