@@ -385,6 +385,26 @@ func (s *follower) save(ctx context.Context) {
 	}
 }
 
+// forget deletes the snapshots of a pipeline that was deleted. What it learnt stays in the lineage: of a pipeline that is made anew
+// under the name, the bandits know it again.
+func (s *follower) forget(ctx context.Context) {
+	l := s.p.host.Learning
+	if l == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, learnWait)
+	defer cancel()
+	keys, err := l.Snapshots.Keys(ctx, snapshotKey(s.p.name, ""))
+	for _, k := range keys {
+		if e := l.Snapshots.Delete(ctx, k, 0); schemas.KindOf(e) != schemas.NotFound {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		s.p.host.Log.Warn("snapshots of a deleted pipeline's bandits stay behind", "pipeline", s.p.name, slog.Any("error", err))
+	}
+}
+
 // keep stores a snapshot unless there is one that is as far on.
 func (l *Learning) keep(ctx context.Context, pipeline, identity string, b []byte, position uint64) error {
 	key := snapshotKey(pipeline, identity)

@@ -177,6 +177,15 @@ func TestBanditLearns(t *testing.T) {
 					t.Fatalf("another life knows other things; without the snapshot: %v", forget)
 				}
 				v.derived(n, rev)
+				if forget {
+					n.change("b", nil)
+					w.eventually("the snapshots of a deleted pipeline are gone", func() bool {
+						keys, err := n.learning().Snapshots.Keys(t.Context(), "bandit.")
+						w.must(err)
+						_, served := n.State("b")
+						return len(keys) == 0 && !served
+					})
+				}
 				n.stop()
 			}
 		})

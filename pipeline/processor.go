@@ -362,6 +362,7 @@ func (p *processor) close(ctx context.Context) {
 	}
 	p.host.m.nodes.hide(p.name, p.nodes)
 	if gone {
+		p.bandits.forget(ctx)
 		p.host.m.forget(p.name)
 	}
 }

@@ -69,14 +69,19 @@ func printBandits(w io.Writer, s *pipeline.BanditStatus) {
 		}
 		fmt.Fprintln(w)
 	}
+	fmt.Fprintln(w, learntUpTo(s))
+}
+
+// learntUpTo says how far behind the lineage the bandits of a process are.
+func learntUpTo(s *pipeline.BanditStatus) string {
 	switch {
 	case s.Error != "":
-		fmt.Fprintf(w, "process %s cannot read the lineage and goes on with what it knows: %s\n", s.Process, s.Error)
+		return fmt.Sprintf("process %s cannot read the lineage and goes on with what it knows: %s", s.Process, s.Error)
 	case s.Read >= s.Last:
-		fmt.Fprintf(w, "process %s knows all that is in the lineage, up to %d\n", s.Process, s.Read)
-	default:
-		fmt.Fprintf(w, "process %s has read the lineage up to %d of %d, and is %v behind\n", s.Process, s.Read, s.Last, time.Duration(s.Behind*float64(time.Second)).Round(time.Millisecond))
+		return fmt.Sprintf("process %s knows all that is in the lineage, up to %d", s.Process, s.Read)
 	}
+	behind := time.Duration(s.Behind * float64(time.Second)).Round(time.Millisecond)
+	return fmt.Sprintf("process %s has read the lineage up to %d of %d, and is %v behind", s.Process, s.Read, s.Last, behind)
 }
 
 func many(n uint64, what string) string {

@@ -105,6 +105,7 @@ func TestBanditAcrossRestarts(t *testing.T) {
 		t.Errorf("the model that is rewarded got %d of the last 30, and has %+v", trees-before, status.Bandits[0])
 	}
 	has(t, ok(t, there("bandit", "show", "flights-bandit")...), "route  thompson, 60 rewards", "regression", "knows all that is in the lineage")
+	has(t, ok(t, there("pipelines", "show", "flights-bandit")...), "# bandits: process ", "knows all that is in the lineage")
 	if r := leat(there("bandit", "show", "flights-split")...); r.code == 0 || !strings.Contains(r.err, "has no bandit") {
 		t.Errorf("%+v", r)
 	}

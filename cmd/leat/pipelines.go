@@ -66,7 +66,8 @@ func pipelinesList(e *env) *cobra.Command {
 // shown is a pipeline, and what comes by its nodes, if the process that answers serves it.
 type shown struct {
 	control.PipelineDetail
-	Live *pipeline.RouteStats `json:"live,omitempty"`
+	Live    *pipeline.RouteStats   `json:"live,omitempty"`
+	Bandits *pipeline.BanditStatus `json:"bandits,omitempty"`
 }
 
 func pipelinesShow(e *env) *cobra.Command {
@@ -112,6 +113,12 @@ they have shares and rates too.`,
 					return notLive
 				}
 			}
+			if notLive == nil && !dot && !mermaid && hasBandit(&d.Spec) {
+				d.Bandits = &pipeline.BanditStatus{}
+				if err := c.call(cmd.Context(), http.MethodGet, path+"/bandits", nil, nil, d.Bandits); err != nil {
+					return err
+				}
+			}
 			if dot || mermaid {
 				draw := pipeline.DrawDot
 				if mermaid {
@@ -127,6 +134,9 @@ they have shares and rates too.`,
 			return e.print(d, func(w io.Writer) {
 				fmt.Fprint(w, d.YAML)
 				fmt.Fprintf(w, "# takes %s\n# gives %s\n", d.Signature.Inputs, d.Signature.Outputs)
+				if d.Bandits != nil {
+					fmt.Fprintf(w, "# bandits: %s (leat bandit show %s)\n", learntUpTo(d.Bandits), d.Spec.Name)
+				}
 				if tree := pipeline.Draw(&d.Revision, d.Live); tree != "" {
 					fmt.Fprintf(w, "#\n# %s\n", strings.ReplaceAll(strings.TrimSuffix(tree, "\n"), "\n", "\n# "))
 				}
@@ -151,6 +161,12 @@ they have shares and rates too.`,
 	cmd.Flags().BoolVar(&live, "live", false, "with --dot or --mermaid: write what comes by, too")
 	cmd.MarkFlagsMutuallyExclusive("dot", "mermaid")
 	return cmd
+}
+
+// hasBandit reports whether a route has a bandit anywhere.
+func hasBandit(s *pipeline.Spec) (has bool) {
+	s.Route.Walk(pipeline.RootPath, pipeline.RootPath, func(_, _ string, n *pipeline.Node) { has = has || n.Bandit != nil })
+	return has
 }
 
 func pipelinesDelete(e *env) *cobra.Command {
