@@ -319,10 +319,24 @@ func (n *Node) edge(i int) []string {
 		}
 		return edge
 	case n.Cascade != nil:
-		if a := n.Cascade[i].Accept; a != "" {
-			return []string{"accepts if " + shortened(a)}
+		st := &n.Cascade[i]
+		var edge []string
+		if st.When != "" {
+			edge = append(edge, "when "+shortened(st.When))
 		}
-		return []string{"the rest"}
+		if len(st.Refine) > 0 {
+			edge = append(edge, "with "+listed(sortedKeys(st.Refine), 6))
+		}
+		if st.Within > 0 {
+			edge = append(edge, fmt.Sprintf("within %v", time.Duration(st.Within)))
+		}
+		if st.Accept != "" {
+			edge = append(edge, "accepts if "+shortened(st.Accept))
+		}
+		if len(edge) == 0 {
+			edge = []string{"the rest"}
+		}
+		return edge
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline/route/combine"
+	"github.com/leatstream/leat/pipeline/route/expr"
 	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/document"
 )
@@ -109,43 +110,124 @@ func (b *builder) combining(err error, at string, columns bool) {
 }
 
 func (b *builder) cascade(n *Node, facts *nodeFacts, at string, env *schemas.Schema) graphNode {
-	children := b.below(n, facts.path, at, lineage.RoleStage, env)
-	if children == nil {
-		return nil
-	}
+	x := &cascadeNode{nodeFacts: facts, afoot: make([]atomic.Int32, len(n.Cascade))}
 	var reads []string
-	last := len(children) - 1
-	for i := range last {
-		p := b.compiled(n.Cascade[i].Accept, acceptAt(at, i), env, children[i].facts().out, true)
-		if p == nil {
+	var seen []*schemas.Schema // what each stage sees
+	below := n.below()
+	var out *schemas.Schema // of the stage before
+	for i := range n.Cascade {
+		st, sees := &n.Cascade[i], env
+		reads = append(reads, b.readsOf(st.When, stageAt(at, i, "when"), env, out)...)
+		var made []schemas.Field
+		for _, name := range sortedKeys(st.Refine) {
+			p := b.compiled(st.Refine[name], document.Join(stageAt(at, i, "refine"), name), env, out, false)
+			if p == nil {
+				return nil
+			}
+			ins, _ := p.Columns()
+			reads = append(reads, ins...)
+			f := p.Field()
+			f.Name = name
+			made = append(made, f)
+		}
+		if len(made) > 0 {
+			m, err := schemas.NewSchema(made)
+			if err == nil {
+				sees, err = overlaid(env, m)
+			}
+			if err != nil {
+				b.fault(stageAt(at, i, "refine"), "%v", err)
+				return nil
+			}
+		}
+		c := b.build(below[i].node, facts.path+"/"+below[i].name, document.Join(at, below[i].at), lineage.RoleStage, sees)
+		if c == nil {
 			return nil
 		}
-		in, _ := p.Columns()
-		reads = append(reads, in...)
+		for _, f := range c.facts().in.Fields() {
+			if _, ok := st.Refine[f.Name]; !ok {
+				reads = append(reads, f.Name)
+			}
+		}
+		out = c.facts().out
+		reads = append(reads, b.readsOf(st.Accept, stageAt(at, i, "accept"), env, out)...)
+		x.stages, seen = append(x.stages, c), append(seen, sees)
 	}
-	if facts.out = b.agree(n, children, at); facts.out == nil {
+	if len(b.faults) > 0 {
 		return nil
 	}
-	facts.in = union(env, children, reads...)
-	x := &cascadeNode{stages: children}
-	for i, c := range children {
-		x.give = append(x.give, newPicker(facts.in, c.facts().in))
+	if facts.out = b.agree(n, x.stages, at); facts.out == nil {
+		return nil
+	}
+	facts.in = union(env, nil, reads...)
+	for i, c := range x.stages {
+		st := &n.Cascade[i]
+		facts.arms = append(facts.arms, st.Name)
+		sees := facts.in
+		out = nil
+		if i > 0 {
+			out = x.stages[i-1].facts().out
+		}
+		var r *refinement
+		if len(st.Refine) > 0 {
+			r = b.refinement(st, stageAt(at, i, "refine"), facts.in, union(seen[i], []graphNode{c}), out)
+			sees = r.have
+		}
+		x.refine = append(x.refine, r)
+		x.give = append(x.give, newPicker(sees, c.facts().in))
 		x.take = append(x.take, newPicker(c.facts().out, facts.out))
-		facts.arms = append(facts.arms, n.Cascade[i].Name)
-		if i < last {
-			x.accept = append(x.accept, b.acceptance(n.Cascade[i].Accept, acceptAt(at, i), facts.in, c.facts().out))
+		x.accept = append(x.accept, b.acceptance(st.Accept, stageAt(at, i, "accept"), facts.in, c.facts().out))
+		x.when = append(x.when, b.acceptance(st.When, stageAt(at, i, "when"), facts.in, out))
+		x.within = append(x.within, time.Duration(st.Within))
+		if facts.within = max(facts.within, time.Duration(st.Within)); st.Within > 0 {
+			b.graph.tells = true
 		}
 	}
-	x.nodeFacts = facts
 	return x
 }
 
-func acceptAt(at string, i int) string {
-	return document.Join(document.Index(document.Join(at, "cascade"), i), "accept")
+// readsOf returns the columns of the input that a condition reads; a fault is told.
+func (b *builder) readsOf(src, at string, in, out *schemas.Schema) []string {
+	if src == "" {
+		return nil
+	}
+	p := b.compiled(src, at, in, out, true)
+	if p == nil {
+		return nil
+	}
+	ins, _ := p.Columns()
+	return ins
+}
+
+// refinement makes what a stage reads, have, of the node's input and of the answer before it.
+func (b *builder) refinement(st *Stage, at string, in, have, out *schemas.Schema) *refinement {
+	r := &refinement{have: have, from: make([]int, have.Len()), cols: make([]*expr.Program, have.Len())}
+	var ins, outs []string
+	for _, name := range sortedKeys(st.Refine) {
+		i, o := b.compiled(st.Refine[name], at, in, out, false).Columns()
+		ins, outs = append(ins, i...), append(outs, o...)
+	}
+	i, o := union(in, nil, ins...), union(out, nil, outs...)
+	r.needs = &acceptance{reads: newPicker(in, i), readsOfOut: newPicker(out, o)}
+	for c, f := range have.Fields() {
+		if src, ok := st.Refine[f.Name]; ok {
+			r.from[c], r.cols[c] = -1, b.compiled(src, at, i, o, false)
+		} else {
+			r.from[c] = in.Index(f.Name)
+		}
+	}
+	return r
+}
+
+func stageAt(at string, i int, key string) string {
+	return document.Join(document.Index(document.Join(at, "cascade"), i), key)
 }
 
 // acceptance compiles a condition for the columns that it reads alone.
 func (b *builder) acceptance(src, at string, in, out *schemas.Schema) *acceptance {
+	if src == "" {
+		return nil
+	}
 	p := b.compiled(src, at, in, out, true)
 	ins, outs := p.Columns()
 	i, o := union(in, nil, ins...), union(out, nil, outs...)

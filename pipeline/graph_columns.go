@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -63,13 +64,21 @@ func (b *builder) collect(n *Node, path, at string, made map[string]bool) bool {
 		return true
 	}
 	ok := true
-	for _, c := range n.below() {
+	for i, c := range n.below() {
 		if n.Ensemble != nil && n.Ensemble.combines(&c) {
 			_, known := b.sigs[path+"/"+combiner]
 			ok = ok && known
 			continue // what it does not have from members must be a column that others read, or that is declared: a typo is none
 		}
-		ok = b.collect(c.node, path+"/"+c.name, document.Join(at, c.at), made) && ok
+		seen := made
+		if n.Cascade != nil && len(n.Cascade[i].Refine) > 0 {
+			seen = map[string]bool{}
+			maps.Copy(seen, made)
+			for name := range n.Cascade[i].Refine {
+				seen[name] = true
+			}
+		}
+		ok = b.collect(c.node, path+"/"+c.name, document.Join(at, c.at), seen) && ok
 		if n.Sequence != nil {
 			next := map[string]bool{}
 			for k := range made {
@@ -97,6 +106,9 @@ func (b *builder) apart(t *schemas.Field) bool {
 	made := false
 	b.spec.Route.Walk(RootPath, RootPath, func(_, _ string, n *Node) {
 		made = made || slices.ContainsFunc(n.makes(), read)
+		for i := range n.Cascade {
+			made = made || slices.ContainsFunc(sortedKeys(n.Cascade[i].Refine), read)
+		}
 	})
 	if made {
 		return true

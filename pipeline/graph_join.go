@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,11 +56,12 @@ func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 	outs := make([]*schemas.Batch, len(all))
 	for m, a := range all {
 		if a.left != nil {
-			n.skip(f, n.members[m].facts(), a.left, ids)
+			f.skip(n.members[m].facts(), a.left, ids)
 			continue
 		}
 		outs[m] = a.out
-		n.adopt(f, n.members[m].facts(), a)
+		a.close(n.members[m].facts())
+		f.merge(a.f)
 	}
 	for _, row := range ids {
 		f.by[row] = -1
@@ -92,7 +92,7 @@ func (n *ensembleNode) askAll(f *flow, in *schemas.Batch, ids []int32) []*asked 
 		}
 		ask := func() {
 			part := n.give[m].all(in)
-			n.ask(m, a, part, ids)
+			a.ask(n.members[m], part, ids)
 			n.give[m].free(part, in)
 		}
 		if m == len(all)-1 {
@@ -115,17 +115,6 @@ func (n *ensembleNode) askAll(f *flow, in *schemas.Batch, ids []int32) []*asked 
 func (f *flow) beside() *flow {
 	t := &trace{by: make([]int32, len(f.by)), failed: make([]*schemas.Error, len(f.failed)), patient: f.patient}
 	return &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner, past: f.past}
-}
-
-// ask has a member answer.
-func (n *ensembleNode) ask(m int, a *asked, part *schemas.Batch, ids []int32) {
-	defer func() {
-		if a.panic = recover(); a.panic != nil {
-			a.stack = debug.Stack()
-		}
-	}()
-	a.out = n.members[m].facts().batch()
-	a.f.run(n.members[m], part, ids, a.out)
 }
 
 // askSome asks all members and waits for as many as the rule needs, until the last caller gives up or the ensemble's own time is over.
@@ -157,7 +146,7 @@ func (n *ensembleNode) askSome(f *flow, in *schemas.Batch, ids []int32) []*asked
 		part := n.give[m].copied(in)
 		waiting++
 		go func() {
-			n.ask(m, a, part, c.ids)
+			a.ask(n.members[m], part, c.ids)
 			n.give[m].free(part, nil)
 			if a.fate.CompareAndSwap(underWay, hasCome) {
 				n.afoot[m].Add(-1)
@@ -278,7 +267,7 @@ func (a *asked) why(row int32) *schemas.Error {
 }
 
 // skip notes that rows came to a node that is not waited for, or not asked: in no batch.
-func (n *ensembleNode) skip(f *flow, node *nodeFacts, why *schemas.Error, ids []int32) {
+func (f *flow) skip(node *nodeFacts, why *schemas.Error, ids []int32) {
 	first := f.enter(node, ids)
 	for i := range ids {
 		v := &f.visits[first+i]
@@ -297,12 +286,11 @@ func (a *asked) close(member *nodeFacts) {
 	}
 }
 
-// adopt takes over what a member's flow has noted, and its answers.
-func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
-	a.close(member)
+// merge takes over what a flow beside has noted, and its answers.
+func (f *flow) merge(o *flow) {
 	at, sees := int32(len(f.outs)), int32(len(f.seen))
-	for i := range a.f.visits {
-		v := &a.f.visits[i]
+	for i := range o.visits {
+		v := &o.visits[i]
 		if v.keptIn >= 0 {
 			v.keptIn += at
 		}
@@ -311,12 +299,12 @@ func (n *ensembleNode) adopt(f *flow, member *nodeFacts, a *asked) {
 		}
 	}
 	first := int32(len(f.visits))
-	for _, p := range a.f.passes {
+	for _, p := range o.passes {
 		p.first += first
 		f.passes = append(f.passes, p)
 	}
-	f.visits = append(f.visits, a.f.visits...)
-	f.outs = append(f.outs, a.f.outs...)
-	f.of = append(f.of, a.f.of...)
-	f.seen = append(f.seen, a.f.seen...)
+	f.visits = append(f.visits, o.visits...)
+	f.outs = append(f.outs, o.outs...)
+	f.of = append(f.of, o.of...)
+	f.seen = append(f.seen, o.seen...)
 }

@@ -112,14 +112,29 @@ func (o *oracle) eval(n *Node, path, role string, row record) fate {
 			row = next
 		}
 	case n.Cascade != nil:
+		sees := row
 		for i := range n.Cascade {
 			own.arm = n.Cascade[i].Name
-			c := o.eval(&n.Cascade[i].Node, path+"/"+own.arm, lineage.RoleStage, row)
-			if c.failed || n.Cascade[i].Accept == "" || holds(n.Cascade[i].Accept, row, c.out) {
+			c := o.eval(&n.Cascade[i].Node, path+"/"+own.arm, lineage.RoleStage, sees)
+			stands := c.failed || i == len(n.Cascade)-1 || n.Cascade[i].Accept != "" && holds(n.Cascade[i].Accept, row, c.out)
+			if !stands && n.Cascade[i+1].When != "" {
+				stands = !holds(n.Cascade[i+1].When, row, c.out)
+			}
+			if stands {
 				pass(c)
 				break
 			}
 			step(c)
+			sees = maps.Clone(row)
+			for name, src := range n.Cascade[i+1].Refine {
+				var ok bool
+				if sees[name], ok = ask(src, typeOf(name), row, c.out); !ok {
+					f.failed, f.kind = true, schemas.Invalid
+				}
+			}
+			if f.failed {
+				break
+			}
 		}
 	case n.Ensemble != nil:
 		var all []fate

@@ -251,14 +251,33 @@ func (g *grower) node(path string, depth int, env, want []string) Node {
 		var stages []Stage
 		n := 2 + g.IntN(2)
 		for i := range n {
-			s := Stage{Name: fmt.Sprint("g", i)}
+			s, sees := Stage{Name: fmt.Sprint("g", i)}, env
+			if i > 0 && g.chance(35) {
+				s.When = g.condition(pick(g, []string{"input", "output"}), want)
+				if strings.Contains(s.When, "input.") {
+					s.When = g.condition("input", env)
+				}
+			}
+			if i > 0 && g.chance(35) {
+				s.Refine = map[string]string{}
+				for _, name := range g.some(allColumns, 2) {
+					s.Refine[name] = g.value(typeOf(name), env)
+					if src, ok := g.fill(pick(g, values[typeOf(name)]), "output", want); ok && g.chance(60) {
+						s.Refine[name] = src
+					}
+					sees = joined(sees, []string{name})
+				}
+			}
 			if i < n-1 {
 				s.Accept = g.condition("output", want)
 				if g.chance(30) {
 					s.Accept += " || " + g.condition("input", env)
 				}
 			}
-			s.Node = g.node(path+"/"+s.Name, depth-1, env, want)
+			if i > 0 && s.When != "" && g.chance(50) {
+				stages[i-1].Accept = ""
+			}
+			s.Node = g.node(path+"/"+s.Name, depth-1, sees, want)
 			stages = append(stages, s)
 		}
 		return Node{Cascade: stages}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/pipeline/route/combine"
+	"github.com/leatstream/leat/schemas"
 	"github.com/leatstream/leat/schemas/document"
 )
 
@@ -138,25 +139,56 @@ var cascadeKind = nodeKind{
 	children: func(n *Node) []child {
 		return children("cascade", n.Cascade, func(a *Stage) (string, *Node) { return a.Name, &a.Node })
 	},
-	copy: func(n *Node) { n.Cascade = slices.Clone(n.Cascade) },
-	check: func(n *Node, at string, c *checker) {
-		at = document.Join(at, "cascade")
-		if len(n.Cascade) < 2 {
-			c.fault(at, "%s: a cascade has at least two, the last without accept", few(len(n.Cascade), "stage"))
-		}
-		for i, x := range n.Cascade {
-			last := i == len(n.Cascade)-1
-			switch at := document.Join(document.Index(at, i), "accept"); {
-			case last && x.Accept != "":
-				c.fault(at, "the last stage always answers; leave accept out, or add a stage behind it")
-			case !last && x.Accept == "":
-				c.fault(at, "missing; without it every answer stands, and the stages behind it are never reached")
-			case !last:
-				c.constant(at, strings.TrimSpace(x.Accept), "the stage")
-			}
+	copy: func(n *Node) {
+		n.Cascade = slices.Clone(n.Cascade)
+		for i := range n.Cascade {
+			n.Cascade[i].Refine = maps.Clone(n.Cascade[i].Refine)
 		}
 	},
+	check: checkCascade,
 	schema: childrenOf("Stages in order: the answer of the first that accepts its own stands; the last one always does.", 2, nil, map[string]any{
-		"accept": map[string]any{"type": "string", "minLength": 1, "description": "A condition in CEL over input.<column> and output.<column>; null counts as false."},
+		"accept": map[string]any{"type": "string", "minLength": 1, "description": "The answer stands: a condition in CEL over input.<column> and output.<column>; null counts as false."},
+		"when":   map[string]any{"type": "string", "minLength": 1, "description": "The stage is asked: a condition over input.<column> and output.<column>, the answer before it, which stands otherwise."},
+		"refine": map[string]any{
+			"type": "object", "minProperties": 1, "maxProperties": schemas.MaxColumns, "propertyNames": map[string]any{"minLength": 1},
+			"additionalProperties": map[string]any{"type": "string", "minLength": 1},
+			"description":          "Columns that the stage sees beside the others: name to CEL over input.<column> and output.<column>, the answer before it.",
+		},
+		"within": map[string]any{"type": "string", "pattern": durationPattern, "description": "The stage has answered so long after the rows came to the cascade; else the answer before it stands."},
 	}),
+}
+
+func checkCascade(n *Node, at string, c *checker) {
+	at = document.Join(at, "cascade")
+	if len(n.Cascade) < 2 {
+		c.fault(at, "%s: a cascade has at least two, the last without accept", few(len(n.Cascade), "stage"))
+	}
+	for i, x := range n.Cascade {
+		last := i == len(n.Cascade)-1
+		at := document.Index(at, i)
+		switch at := document.Join(at, "accept"); {
+		case last && x.Accept != "":
+			c.fault(at, "the last stage always answers; leave accept out, or add a stage behind it")
+		case !last && x.Accept == "" && n.Cascade[i+1].When == "":
+			c.fault(at, "missing; without it, or a when of the next stage, every answer stands, and the stages behind it are never reached")
+		case !last:
+			c.constant(at, strings.TrimSpace(x.Accept), "the stage")
+		}
+		for key, there := range map[string]bool{"when": x.When != "", "refine": len(x.Refine) > 0, "within": x.Within != 0} {
+			if i == 0 && there {
+				c.fault(document.Join(at, key), "there is no answer before the first stage; leave it out")
+			}
+		}
+		if i > 0 {
+			c.constant(document.Join(at, "when"), strings.TrimSpace(x.When), "the stage")
+			c.within(document.Join(at, "within"), x.Within)
+		}
+		for _, name := range sortedKeys(x.Refine) {
+			if at := document.Join(at, "refine"); name == "" || len(name) > schemas.MaxColumnName {
+				c.fault(at, "column %.80q: a name has 1 to %d bytes", name, schemas.MaxColumnName)
+			} else if strings.TrimSpace(x.Refine[name]) == "" {
+				c.fault(document.Join(at, name), "no expression; want one such as output.COLUMN")
+			}
+		}
+	}
 }

@@ -112,8 +112,11 @@ type Member struct {
 
 // Stage is a child of a cascade. Rows go from stage to stage until one accepts its own answer; the last one always does.
 type Stage struct {
-	Name   string `yaml:"name" json:"name"`
-	Accept string `yaml:"accept,omitempty" json:"accept,omitempty"` // CEL over input.<column> and output.<column>: the answer stands; null counts as false
+	Name   string            `yaml:"name" json:"name"`
+	Accept string            `yaml:"accept,omitempty" json:"accept,omitempty"` // CEL over input.<column> and output.<column>: the answer stands; null counts as false
+	When   string            `yaml:"when,omitempty" json:"when,omitempty"`     // CEL over these, output being the answer before: else that one stands
+	Refine map[string]string `yaml:"refine,omitempty" json:"refine,omitempty"` // columns that the stage sees beside the others: name to CEL over these
+	Within Duration          `yaml:"within,omitempty" json:"within,omitempty"` // since the rows came to the cascade: else the answer before stands
 	Node   `yaml:",inline"`
 }
 
