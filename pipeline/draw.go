@@ -190,8 +190,10 @@ func sketchOf(rev *Revision, stats *RouteStats) sketch {
 		s.name, s.edge, s.shadow = x.Name, x.drawn(), true
 		if stats != nil {
 			s.unlive()
+			s.enliven(stats.figures(RootPath), x.Path(), stats.byPath(), stats.Idle())
 			if of, ok := stats.Shadows[x.Name]; ok {
-				s.live = of.drawn()
+				cells := of.drawn()
+				s.live[1], s.live[4] = cells[1], cells[4]
 			}
 		}
 		root.below = append(root.below, s)

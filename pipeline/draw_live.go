@@ -25,6 +25,18 @@ func (s *RouteStats) byPath() map[string]*NodeStats {
 	return m
 }
 
+// figures are those of a node that are drawn; nil if there are none.
+func (s *RouteStats) figures(path string) *NodeFigures {
+	n := s.byPath()[path]
+	switch {
+	case n == nil:
+		return nil
+	case s.Idle():
+		return &n.Total
+	}
+	return &n.Recent
+}
+
 // enliven gives a node and those below it their cells. above is nil for the root.
 func (s *sketch) enliven(above *NodeFigures, path string, nodes map[string]*NodeStats, total bool) {
 	n := nodes[path]

@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +42,8 @@ type nodeCount struct {
 	rows, errors counter
 	busy         counter // nanoseconds
 	took         [nodeBuckets + 1]counter
-	arms         map[string]*counter // guarded by the book's mutex
+	order        []string // names of the arms in the spec; as arms, guarded by the book's mutex
+	arms         map[string]*counter
 }
 
 func (n *nodeCount) each(fn func(*counter)) {
@@ -90,7 +93,8 @@ type nodeBook struct {
 
 	mu struct {
 		sync.Mutex
-		paths []string // of the revision that serves, parents first
+		rev   *Revision // that serves
+		paths []string  // of its route, then of its shadows that were loaded; parents first
 		nodes map[string]*nodeCount
 		at    [nodeSamples]time.Duration // ring; 0: none yet
 		next  int
@@ -115,8 +119,38 @@ func newNodeBook() *nodeBook {
 func (b *nodeBook) follow(c *compiled) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before := b.mu.nodes
-	b.mu.nodes, b.mu.paths = map[string]*nodeCount{}, nil
+	before, paths := b.mu.nodes, b.mu.paths
+	b.mu.rev, b.mu.nodes, b.mu.paths = c.rev, map[string]*nodeCount{}, nil
+	b.enter(before, c)
+	for _, path := range paths { // shadows that stay are seen while they are loaded anew
+		for i := range c.rev.Spec.Shadows {
+			if ofShadow(path, c.rev.Spec.Shadows[i].Path()) {
+				b.mu.nodes[path], b.mu.paths = before[path], append(b.mu.paths, path)
+			}
+		}
+	}
+}
+
+// join makes a shadow of a revision count here, as follow does its route. It is called before the shadow runs.
+func (b *nodeBook) join(c *compiled, path string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.rev != c.rev {
+		return // it is over
+	}
+	before := maps.Clone(b.mu.nodes)
+	maps.DeleteFunc(b.mu.nodes, func(p string, _ *nodeCount) bool { return ofShadow(p, path) })
+	b.mu.paths = slices.DeleteFunc(b.mu.paths, func(p string) bool { return ofShadow(p, path) })
+	b.enter(before, c)
+}
+
+// ofShadow reports whether a node is the shadow's root or below it.
+func ofShadow(node, path string) bool {
+	return node == path || strings.HasPrefix(node, path+"/")
+}
+
+// enter gives the nodes of c counters: those that they had before, or new ones.
+func (b *nodeBook) enter(before map[string]*nodeCount, c *compiled) {
 	if c.route == nil {
 		c.count = b.node(before, RootPath, nil)
 		return
@@ -133,7 +167,7 @@ func (b *nodeBook) node(before map[string]*nodeCount, path string, arms []string
 	}
 	c := &counted{nodeCount: n, book: b}
 	known := n.arms
-	n.arms = map[string]*counter{}
+	n.arms, n.order = map[string]*counter{}, arms
 	for _, name := range arms {
 		a := known[name]
 		if a == nil {

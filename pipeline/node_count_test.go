@@ -60,6 +60,29 @@ func TestBookFollowsRevisions(t *testing.T) {
 	if got := gathered(t, reg); !maps.Equal(got, want) {
 		t.Errorf("shown: %v\nwant %v", got, want)
 	}
+	// A shadow that is loaded counts too, until its revision is over; one of another revision does not.
+	shaded := booked([]string{"route"})
+	shaded.rev.Spec.Shadows = []Shadow{{Name: "s"}}
+	b.follow(shaded)
+	shadow := booked([]string{"shadows/s", "x"}, []string{"shadows/s/x"})
+	b.join(shadow, "shadows/s")
+	if got := gathered(t, reg); len(got) != 3 || shadow.route.nodes[0].count != nil {
+		t.Errorf("a shadow of another revision is shown: %v", got)
+	}
+	shadow.rev = shaded.rev
+	b.join(shadow, "shadows/s")
+	shadow.route.nodes[0].count.batch(3, 0, time.Second)
+	next := booked([]string{"route"})
+	next.rev.Spec.Shadows = shaded.rev.Spec.Shadows
+	b.follow(next)
+	if got := gathered(t, reg); got["leat_node_rows_total node=shadows/s"] != 3 || got["leat_node_rows_total node=shadows/s/x"] != 0 || len(got) != 10 {
+		t.Errorf("shown with a shadow: %v", got)
+	}
+	b.follow(booked([]string{"route"}))
+	if got := gathered(t, reg); len(got) != 3 {
+		t.Errorf("the shadow is still shown: %v", got)
+	}
+	b.follow(booked([]string{"route", "a", "c"}, []string{"route/a"}, []string{"route/c"}))
 	m.nodes.hide("p", newNodeBook())
 	if got := gathered(t, reg); len(got) != len(want) {
 		t.Errorf("the end of another took the book away: %v", got)
@@ -129,7 +152,7 @@ func TestRecentFigures(t *testing.T) {
 				x.route.nodes[1].count.batch(n, 0, time.Microsecond)
 			}
 		}
-		s := b.stats(b.began+c.now, x)
+		s := b.stats(b.began + c.now)
 		root := s.Nodes[0]
 		if r := root.Recent.RowsPerSecond; r < c.rate-c.tolerance || r > c.rate+c.tolerance {
 			t.Errorf("%s: %v rows a second, want %v", c.name, r, c.rate)
@@ -165,7 +188,7 @@ func TestBookConcurrent(t *testing.T) {
 				x.route.nodes[0].count.arms[0].Add(2)
 				switch {
 				case w == 0 && i%50 == 0:
-					b.stats(b.began+time.Duration(i)*sampleEvery/4, x)
+					b.stats(b.began + time.Duration(i)*sampleEvery/4)
 				case w == 1 && i%50 == 0:
 					if _, err := reg.Gather(); err != nil {
 						t.Error(err)
@@ -177,7 +200,7 @@ func TestBookConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := b.stats(b.began+time.Hour, x); s.Nodes[0].Total.Rows != 16000 || s.Nodes[0].Total.Errors != 8000 || s.Nodes[0].Total.Arms[0].Rows != 16000 {
+	if s := b.stats(b.began + time.Hour); s.Nodes[0].Total.Rows != 16000 || s.Nodes[0].Total.Errors != 8000 || s.Nodes[0].Total.Arms[0].Rows != 16000 {
 		t.Errorf("%+v", s.Nodes[0])
 	}
 }

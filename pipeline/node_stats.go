@@ -16,7 +16,7 @@ type RouteStats struct {
 	Process  string      `json:"process"`
 	Since    time.Time   `json:"since"`  // the process serves the pipeline
 	Window   float64     `json:"window"` // seconds that the recent figures are of, 60 at most
-	Nodes    []NodeStats `json:"nodes"`  // of the route, parents first
+	Nodes    []NodeStats `json:"nodes"`  // of the route, then of the shadows that are loaded; parents first
 
 	Shadows map[string]ShadowState `json:"shadows,omitempty"` // by name
 }
@@ -33,7 +33,7 @@ type NodeFigures struct {
 	Rows          uint64  `json:"rows"`   // that came to the node
 	Errors        uint64  `json:"errors"` // rows without an answer from it
 	RowsPerSecond float64 `json:"rows_per_second"`
-	Share         float64 `json:"share"` // of the rows of the node above; 1 at the root
+	Share         float64 `json:"share"` // of the rows of the node above; of a shadow: of the route; 1 at the root
 	P50           float64 `json:"p50"`   // seconds for a batch at the node and below it, 0 without one; by buckets that double
 	P99           float64 `json:"p99"`
 	Seconds       float64 `json:"seconds"` // of all batches together, at the node and below it
@@ -75,14 +75,15 @@ func (h *Host) RouteStats(name string) (*RouteStats, error) {
 	if c == nil {
 		return nil, schemas.Errorf(schemas.Unavailable, "pipeline.RouteStats", "process %s has not loaded pipeline %s yet", h.Process, name)
 	}
-	s := p.nodes.stats(sinceStart(), c)
+	s := p.nodes.stats(sinceStart())
+	s.save(&c.rev.Spec.Route)
 	s.Pipeline, s.Revision, s.Process = name, c.rev.Revision, h.Process
 	s.Shadows = p.state().Shadows
 	return s, nil
 }
 
-// stats reads the counters of the nodes of c.
-func (b *nodeBook) stats(now time.Duration, c *compiled) *RouteStats {
+// stats reads the counters.
+func (b *nodeBook) stats(now time.Duration) *RouteStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	sample, span := b.window(now)
@@ -97,25 +98,15 @@ func (b *nodeBook) stats(now time.Duration, c *compiled) *RouteStats {
 	}
 	at := map[string]int{}
 	for _, path := range b.mu.paths {
-		n, arms := b.mu.nodes[path], []string(nil)
-		if c.route != nil {
-			for _, x := range c.route.nodes {
-				if x.path == path {
-					arms = x.arms
-				}
-			}
-		}
-		x := NodeStats{Node: path, Total: n.figures(arms, now-b.began, total), Recent: n.figures(arms, span, recent)}
+		n := b.mu.nodes[path]
+		x := NodeStats{Node: path, Total: n.figures(now-b.began, total), Recent: n.figures(span, recent)}
 		x.Total.Share, x.Recent.Share = 1, 1
 		if i := strings.LastIndexByte(path, '/'); i >= 0 {
-			above := &s.Nodes[at[path[:i]]]
+			above := &s.Nodes[at[path[:i]]] // of a shadow: the root, which is first
 			x.Total.Share, x.Recent.Share = share(x.Total.Rows, above.Total.Rows), share(x.Recent.Rows, above.Recent.Rows)
 		}
 		at[path] = len(s.Nodes)
 		s.Nodes = append(s.Nodes, x)
-	}
-	if c.route != nil {
-		s.save(&c.rev.Spec.Route)
 	}
 	return s
 }
@@ -175,7 +166,7 @@ func share(part, of uint64) float64 {
 }
 
 // figures reads the counters by value.
-func (n *nodeCount) figures(arms []string, span time.Duration, value func(*counter) uint64) NodeFigures {
+func (n *nodeCount) figures(span time.Duration, value func(*counter) uint64) NodeFigures {
 	f := NodeFigures{Rows: value(&n.rows), Errors: value(&n.errors), Seconds: time.Duration(value(&n.busy)).Seconds()}
 	if span > 0 {
 		f.RowsPerSecond = float64(f.Rows) / span.Seconds()
@@ -186,11 +177,10 @@ func (n *nodeCount) figures(arms []string, span time.Duration, value func(*count
 	}
 	f.P50, f.P99 = quantile(&took, 0.5), quantile(&took, 0.99)
 	chosen := uint64(0)
-	for _, name := range arms {
-		if c := n.arms[name]; c != nil { // of another revision, which is about to serve
-			f.Arms = append(f.Arms, ArmStats{Arm: name, Rows: value(c)})
-			chosen += f.Arms[len(f.Arms)-1].Rows
-		}
+	for _, name := range n.order {
+		rows := value(n.arms[name])
+		f.Arms = append(f.Arms, ArmStats{Arm: name, Rows: rows})
+		chosen += rows
 	}
 	for i := range f.Arms {
 		f.Arms[i].Share = share(f.Arms[i].Rows, chosen)

@@ -152,6 +152,7 @@ func (s *shadow) load(ctx context.Context, c *compiled, i int) error {
 	if err != nil {
 		return err
 	}
+	s.queue.p.nodes.join(x, s.spec.Path())
 	s.loaded.Store(&castShadow{compiled: x, spec: s.spec, give: newPicker(c.sig.Inputs, x.sig.Inputs), headers: s.headers})
 	return nil
 }

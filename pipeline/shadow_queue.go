@@ -181,7 +181,9 @@ func (l *castShadow) shade(ctx context.Context, t *trace, b *shadowBatch, out *s
 		i := sort.Search(len(b.requests), func(i int) bool { return row < b.requests[i].to })
 		return &b.requests[i].item
 	}
-	return l.route.safe(ctx, b.in, out, t, owner, public)
+	err := l.route.safe(ctx, b.in, out, t, owner, public)
+	l.route.count(t, err != nil)
+	return err
 }
 
 // record appends the records of a batch, each below the one of the same row's route. What cannot be appended is counted

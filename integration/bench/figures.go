@@ -39,6 +39,7 @@ const (
 	mebibytes = "MiB"
 	microsRow = "us/row"
 	nanosRow  = "ns/row"
+	rowCount  = "rows"
 )
 
 // figures are what Leat promises about its speed, in the order of the report.
@@ -73,6 +74,9 @@ var figures = []figure{
 	{"split over two models over one model, 64 in flight", perSecond, "leat/route/split/64:rate", sum("leat/route/single/64:rate"), atLeast, 0.95},
 	{"split by key over one model, 1,000 rows a request", rowsPer, "leat/route/keyed/rows:rate", sum("leat/route/single/rows:rate"), shown, 0},
 	{"split over two models over one model, 1,000 rows a request", rowsPer, "leat/route/split/rows:rate", sum("leat/route/single/rows:rate"), shown, 0},
+	{"one shadow in the process over none, 64 in flight", perSecond, "leat/route/shadow/64:rate", sum("leat/route/single/64:rate"), atLeast, 0.95},
+	{"one shadow in the process over none, 64 in flight p99", micros, "leat/route/shadow/64:p99", sum("leat/route/single/64:p99"), atMost, 1.1},
+	{"rows that the shadow shed, of those it was offered", rowCount, "leat/route/shadow/64:shed", sum("leat/route/shadow/64:offered"), shown, 0},
 	{"ensemble of three over a third of one model, 64 in flight", perSecond, "leat/route/ensemble/64:rate", sum("leat/route/single/64:third"), atLeast, 0.85},
 	{"cascade where 80 % stop early over 1.2 of one model", microsRow, "leat/route/cascade/rows:cost", sum("leat/route/single/rows:cost", "leat/route/single/rows:rest"), atMost, 1.15},
 	{"deciding by split", nanosRow, "decide/split:row", sum("decide/split:budget"), atMost, 1},

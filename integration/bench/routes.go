@@ -40,6 +40,7 @@ var routeSpecs = map[string]string{
 	"single":   "{model: flight-boost@1}",
 	"split":    "{split: {arms: [{name: a, weight: 50, model: flight-boost@1}, {name: b, weight: 50, model: bench-second@1}]}}",
 	"keyed":    "{split: {key: k, arms: [{name: a, weight: 50, model: flight-boost@1}, {name: b, weight: 50, model: bench-second@1}]}}",
+	"shadow":   "{model: flight-boost@1}\nshadows: [{name: other, model: bench-second@1}]",
 	"ensemble": "{ensemble: {columns: {label: majority_vote, probabilities: mean}, members: [{name: a, model: flight-boost@1}, {name: b, model: bench-second@1}, {name: c, model: bench-third@1}]}}",
 	"cascade":  `{cascade: [{name: small, accept: "max(output.probabilities) >= %s", model: flight-boost@1}, {name: large, model: bench-second@1}]}`,
 }
@@ -143,10 +144,18 @@ func leatRoute(ctx context.Context, l *lab, name string, n int) (numbers, error)
 	out, err := r.watched(ctx, l, "route/"+name+"/"+strconv.Itoa(n), func() (numbers, error) {
 		return l.over(ctx, r.client, "leat.score.bench-"+name, n)
 	})
-	if err == nil {
-		out["third"] = out["rate"] / 3 // what three models in turn would reach
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	out["third"] = out["rate"] / 3 // what three models in turn would reach
+	if name == "shadow" {
+		s, err := r.spent(ctx, "bench-shadow")
+		if err != nil {
+			return nil, err
+		}
+		out["shed"], out["offered"] = s.shed, s.shed+s.scored
+	}
+	return out, nil
 }
 
 // leatRouteBulk asks a route by requests of many rows over HTTP, one after another. "cost" is what the server spent on a row
@@ -188,8 +197,8 @@ func leatRouteBulk(ctx context.Context, l *lab, name string) (numbers, error) {
 	})
 }
 
-// spent is what came by the root of a route since the start.
-type spent struct{ rows, seconds, first float64 }
+// spent is what came by the root of a route since the start, and what its shadow made of it.
+type spent struct{ rows, seconds, first, shed, scored float64 }
 
 func (r *routesLab) spent(ctx context.Context, pipeline string) (s spent, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.http+"/metrics", nil)
@@ -206,9 +215,11 @@ func (r *routesLab) spent(ctx context.Context, pipeline string) (s spent, err er
 		return s, fmt.Errorf("bench: %w", err)
 	}
 	for series, v := range map[string]*float64{
-		`leat_node_rows_total{node="route",pipeline="` + pipeline + `"} `:                 &s.rows,
-		`leat_node_seconds_sum{node="route",pipeline="` + pipeline + `"} `:                &s.seconds,
-		`leat_node_arm_rows_total{arm="small",node="route",pipeline="` + pipeline + `"} `: &s.first,
+		`leat_shadow_rows_total{outcome="shed",pipeline="` + pipeline + `",shadow="other"} `:   &s.shed,
+		`leat_shadow_rows_total{outcome="scored",pipeline="` + pipeline + `",shadow="other"} `: &s.scored,
+		`leat_node_rows_total{node="route",pipeline="` + pipeline + `"} `:                      &s.rows,
+		`leat_node_seconds_sum{node="route",pipeline="` + pipeline + `"} `:                     &s.seconds,
+		`leat_node_arm_rows_total{arm="small",node="route",pipeline="` + pipeline + `"} `:      &s.first,
 	} {
 		_, rest, found := strings.Cut(string(b), "\n"+series)
 		if !found {

@@ -85,7 +85,7 @@ func samples() []sample {
 	leat("leat/kafka/replay", leatReplay)
 	for _, n := range []int{1, 64} {
 		at := "/" + strconv.Itoa(n)
-		for _, name := range []string{"single", "split", "ensemble"} {
+		for _, name := range []string{"single", "shadow", "split", "ensemble"} {
 			leat("leat/route/"+name+at, func(ctx context.Context, l *lab) (numbers, error) { return leatRoute(ctx, l, name, n) })
 		}
 	}
