@@ -206,3 +206,42 @@ func TestLookupMissing(t *testing.T) {
 	w.eventually("it serves", func() bool { s, _ = p.State("known"); return s.Serving == next.Revision })
 	p.ask("known", customers("c1")).wants(t, 3)
 }
+
+// TestLookupInShadow: a shadow looks up by itself, what it read is in its records, and a bucket that is not there keeps the
+// shadow from loading, and nothing else.
+func TestLookupInShadow(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	defer p.stop()
+	p.apply(routed(t, p.model, "eyes", `
+columns: {customer: string}
+route: {model: one@2}
+shadows:
+  - name: known
+    sequence:
+      - {name: facts, lookup: {bucket: customers, key: customer, missing: default, columns: [{name: x, type: float64, default: -1}]}}
+      - {name: then, model: two@3}
+`))
+	row := []byte(`{"rows":[{"x":5,"text":"t","customer":"c1"}]}`)
+	p.ask("eyes", row).wants(t, 10)
+	w.eventually("it says what is missing", func() bool {
+		s, _ := p.State("eyes")
+		return strings.Contains(s.Shadows["known"].Error, "shadows/known/facts: no bucket customers: make it with leat features create customers")
+	})
+	w.put(p.features("customers"), "c1", `{"x":7}`)
+	p.loadedShadows("eyes", "known")
+	p.ask("eyes", row, schemas.HeaderRequestID, "r1").wants(t, 10)
+	if r := p.shadowed("eyes", "known", 1)[0]; schemas.Values[float64](r.Output.Column(0))[r.OutputRow] != 21 {
+		t.Errorf("the shadow answered %v", schemas.Values[float64](r.Output.Column(0)))
+	}
+	found := false
+	for _, r := range p.records(lineage.Query{RequestID: "r1"}) {
+		if r.Node == "shadows/known/facts" {
+			c := r.Output.Column(r.Output.Schema().Index("facts.version"))
+			found = !c.IsNull(r.OutputRow) && schemas.Values[uint64](c)[r.OutputRow] == 1
+		}
+	}
+	if !found {
+		t.Error("what was read is not recorded")
+	}
+}
