@@ -18,13 +18,14 @@ import (
 // alone (pipeline/route), so that the record tells it again. All nodes of one batch run in the goroutine of the caller;
 // members of an ensemble side by side.
 type graph struct {
-	root  graphNode
-	nodes []*nodeFacts // by index, parents before children
-	in    *schemas.Schema
-	give  *picker // from in to what the root reads; nil: they are the same
-	out   *schemas.Schema
-	tells bool  // there is something to tell of how an answer was made
-	afoot int32 // runs of one member of an ensemble that may be under way, also if nobody waits for them
+	root   graphNode
+	nodes  []*nodeFacts // by index, parents before children
+	in     *schemas.Schema
+	give   *picker // from in to what the root reads; nil: they are the same
+	out    *schemas.Schema
+	tells  bool      // there is something to tell of how an answer was made
+	beside sync.Pool // of *trace, for members
+	afoot  int32     // runs of one member of an ensemble that may be under way, also if nobody waits for them
 
 	bandits []*bandit
 	lookups []*lookupNode

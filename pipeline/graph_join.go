@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,22 @@ func (n *ensembleNode) run(f *flow, in *schemas.Batch, ids []int32, out *schemas
 		}
 	}
 	n.joins.join(f, outs, groups, in, ids, out)
+	for _, a := range all {
+		if a.left == nil {
+			a.f.part()
+		}
+	}
+}
+
+// part gives the memory of a flow back whose notes were merged: the batches in them are the other flow's now.
+func (f *flow) part() {
+	t := f.trace
+	clear(t.outs)
+	clear(t.of)
+	clear(t.seen)
+	t.outs, t.of, t.seen = t.outs[:0], t.of[:0], t.seen[:0]
+	t.reset()
+	f.g.beside.Put(t)
 }
 
 // hurries reports whether the answer may be made before all members have come back.
@@ -113,7 +130,14 @@ func (n *ensembleNode) askAll(f *flow, in *schemas.Batch, ids []int32) []*asked 
 // beside returns a flow of the same rows for somebody who works at the same time. Rows keep their numbers, so that what is
 // told of them needs no translation.
 func (f *flow) beside() *flow {
-	t := &trace{by: make([]int32, len(f.by)), failed: make([]*schemas.Error, len(f.failed)), patient: f.patient}
+	t, _ := f.g.beside.Get().(*trace)
+	if t == nil {
+		t = &trace{}
+	}
+	t.by = slices.Grow(t.by, len(f.by))[:len(f.by)]
+	t.failed = slices.Grow(t.failed, len(f.failed))[:len(f.failed)]
+	clear(t.failed)
+	t.patient = f.patient
 	return &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner, past: f.past}
 }
 
