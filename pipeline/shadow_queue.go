@@ -19,6 +19,10 @@ const (
 	maxShadowRows  = 256
 	maxShadowBytes = 32 << 20 // that wait
 	behindAll      = 19       // the least weight that the system gives a thread
+
+	// shadowGather is how long rows wait for others: nobody waits for them, and an append for each request would cost the
+	// machine as much as the requests' own.
+	shadowGather = 20 * time.Millisecond
 )
 
 // shadowQueue holds the rows that wait for a shadow, and its workers. It belongs to one pipeline of one process and
@@ -28,6 +32,7 @@ type shadowQueue struct {
 	p    *processor
 	name string
 	kick chan struct{} // capacity 1: a batch waits
+	full chan struct{} // capacity 1: as much waits as a batch has
 	work sync.WaitGroup
 
 	mu struct {
@@ -51,7 +56,7 @@ type shadowBatch struct {
 }
 
 func newShadowQueue(p *processor, name string) *shadowQueue {
-	q := &shadowQueue{p: p, name: name, kick: make(chan struct{}, 1)}
+	q := &shadowQueue{p: p, name: name, kick: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 	for o, text := range shadowFates {
 		q.series[o] = p.host.m.shadowRows.WithLabelValues(p.name, name, text)
 	}
@@ -88,13 +93,18 @@ func (q *shadowQueue) put(s *shadow, it *item, by caller, in *schemas.Batch, row
 		q.mu.workers++
 		q.work.Go(q.run)
 	}
+	full := q.mu.rows >= maxShadowRows
 	q.mu.Unlock()
-	q.wake()
+	wake(q.kick)
+	if full {
+		wake(q.full)
+	}
 }
 
-func (q *shadowQueue) wake() {
+// wake leaves a token in a channel of capacity 1.
+func wake(c chan struct{}) {
 	select {
-	case q.kick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -125,9 +135,18 @@ func (q *shadowQueue) run() {
 		q.p.host.Log.Warn("a shadow runs at the priority of requests", "pipeline", q.p.name, "shadow", q.name, slog.Any("error", err))
 	}
 	ctx, lanes := q.p.stopped, q.p.host.models.lanes
+	more := time.NewTimer(shadowGather)
+	defer more.Stop()
 	for {
 		select {
 		case <-q.kick:
+		case <-ctx.Done():
+			return
+		}
+		more.Reset(shadowGather)
+		select {
+		case <-more.C:
+		case <-q.full:
 		case <-ctx.Done():
 			return
 		}
@@ -170,7 +189,7 @@ func (q *shadowQueue) take() *shadowBatch {
 	q.mu.waiting = q.mu.waiting[1:]
 	q.mu.bytes -= b.in.Bytes()
 	if len(q.mu.waiting) > 0 {
-		q.wake()
+		wake(q.kick)
 	}
 	return b
 }
