@@ -36,6 +36,17 @@ route:
       - {name: a, weight: 50, model: flight-delay@champion}
       - {name: b, weight: 50, model: flight-delay@1}
 feedback: {}
+shadows: [{name: s, model: flight-delay@1}]
+`
+
+const banditSpec = `apiVersion: leat/v1
+kind: Pipeline
+name: flight-bandit
+route:
+  bandit:
+    policy: ucb1
+    reward: feedback.reward
+    arms: [{name: a, model: flight-delay@champion}, {name: b, model: flight-delay@1}]
 `
 
 const lookupSpec = `apiVersion: leat/v1
@@ -60,6 +71,7 @@ func TestMetrics(t *testing.T) {
 	s.push(t, ctx, root+"/examples/flights/flight-delay")
 	s.apply(t, ctx, "flight-late", lateSpec)
 	s.apply(t, ctx, "flight-test", splitSpec)
+	s.apply(t, ctx, "flight-bandit", banditSpec)
 	made, err := http.Post(s.HTTP+"/v1/features", "application/json", strings.NewReader(`{"name":"aircraft"}`))
 	if err != nil || made.StatusCode != http.StatusOK {
 		t.Fatal(made, err)
