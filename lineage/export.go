@@ -14,14 +14,15 @@ import (
 
 // The formats of an export.
 const (
-	FormatParquet = "parquet" // one row a record; input and output are structs of named columns
-	FormatNDJSON  = "ndjson"  // one View a line
+	FormatParquet = "parquet" // one row a record, or a piece of feedback; input and output are structs of named columns
+	FormatNDJSON  = "ndjson"  // one View, or FeedbackView, a line
 )
 
 // Exported says what an export wrote.
 type Exported struct {
-	Records int64  `json:"records"`
-	Ranges  Ranges `json:"ranges,omitempty"` // what it covers whole; none if it was filtered by more than time
+	Records  int64  `json:"records"`
+	Feedback int64  `json:"feedback,omitempty"` // pieces of it that have a row, or a line, of their own
+	Ranges   Ranges `json:"ranges,omitempty"`   // what it covers whole; none if it was filtered by more than time
 }
 
 // Export writes what a query selects to w, up to what the logs hold when it is called (Query.Follow is ignored), streaming:
@@ -30,6 +31,11 @@ type Exported struct {
 // In Parquet, records of different schemas share one file: input and output have the union of all columns by name, null
 // where a record has none of them. Two columns of one name and of different types become two: the second is called
 // name_type ("amount_float64"). To know the union, the logs are read twice.
+//
+// An export that covers the logs, so that they may be pruned, holds their feedback too: each piece in its place, repeats also,
+// known decision or not. In NDJSON it is a FeedbackView; in Parquet it is the struct said, with the columns of FeedbackSchema,
+// and of the other columns its place (position, sequence, index, appended) and superseded. There is no such column where nothing was
+// said.
 //
 // With Query.Join a record has what was said of it: in Parquet as label_number, label_text, label_bool, reward and comment, which
 // are null where nothing was, and feedback, how often.
@@ -52,22 +58,28 @@ func (r *StreamReader) Export(ctx context.Context, q Query, format string, w io.
 	var ex Exported
 	switch format {
 	case FormatNDJSON:
-		ex.Records, err = r.exportJSON(ctx, scans, j, w)
+		ex, err = r.exportJSON(ctx, scans, j, w)
 	case FormatParquet:
-		ex.Records, err = r.exportParquet(ctx, scans, j, w)
+		ex, err = r.exportParquet(ctx, scans, j, w)
 	default:
 		return ex, schemas.FieldErrorf(schemas.Invalid, "lineage.Export", "format", "%q: want %s or %s", clip(format), FormatParquet, FormatNDJSON)
 	}
 	if err != nil {
 		return Exported{}, err
 	}
-	if q.Pipeline == "" && q.Model == "" && q.Status == "" && q.Role == "" && q.RequestID == "" && (q.Run == "" || q.Run == RunNone) {
+	if q.covers() {
 		ex.Ranges = Ranges{}
 		for _, s := range scans {
 			ex.Ranges[s.name] = Receipt{From: s.from, Through: s.through, Time: time.Now().UTC()}
 		}
 	}
 	return ex, nil
+}
+
+// covers reports whether a query leaves out nothing of the logs that it reads, but by time. What it selects may be pruned,
+// so its export has to hold all that lies there.
+func (q *Query) covers() bool {
+	return q.Pipeline == "" && q.Model == "" && q.Status == "" && q.Role == "" && q.RequestID == "" && (q.Run == "" || q.Run == RunNone)
 }
 
 // ExportFile is Export to a file that appears under its name when it is whole and on disk.
@@ -158,15 +170,20 @@ func (r *StreamReader) exportScans(ctx context.Context, q Query) ([]exportScan, 
 	return scans, nil
 }
 
-// each calls fn for the records of an export. data and fold leave out what a first pass does not need.
-func (r *StreamReader) each(ctx context.Context, scans []exportScan, data, fold bool, fn func(*Record) error) error {
+// each calls record for the records of an export, and feedback for what was said if the export covers the logs. data and fold
+// leave out what a first pass does not need.
+func (r *StreamReader) each(ctx context.Context, scans []exportScan, data, fold bool, record func(*Record) error, feedback func(*Feedback) error) error {
 	for _, e := range scans {
 		if e.through < e.from {
 			continue
 		}
 		q := e.q
 		q.Since, q.Until, q.From = time.Time{}, time.Time{}, e.from
-		s := r.newScan(e.name, q, data, 0, events{record: func(rec *Record) (bool, error) { return true, fn(rec) }})
+		on := events{record: func(rec *Record) (bool, error) { return true, record(rec) }}
+		if q.covers() {
+			on.feedback, on.repeats = func(f *Feedback) (bool, error) { return true, feedback(f) }, true
+		}
+		s := r.newScan(e.name, q, data, 0, on)
 		s.through = e.through
 		if !fold {
 			s.fold, s.back = nil, noFoldBack
@@ -178,17 +195,20 @@ func (r *StreamReader) each(ctx context.Context, scans []exportScan, data, fold 
 	return nil
 }
 
-func (r *StreamReader) exportJSON(ctx context.Context, scans []exportScan, j *join, w io.Writer) (n int64, err error) {
+func (r *StreamReader) exportJSON(ctx context.Context, scans []exportScan, j *join, w io.Writer) (ex Exported, err error) {
 	b := bufio.NewWriterSize(w, 256<<10)
 	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	err = r.each(ctx, scans, true, true, func(rec *Record) error {
-		n++
+		ex.Records++
 		rec.Feedback = j.of(rec)
 		return enc.Encode(rec.View())
+	}, func(f *Feedback) error {
+		ex.Feedback++
+		return enc.Encode(f.View())
 	})
 	if err == nil {
 		err = b.Flush()
 	}
-	return n, err
+	return ex, err
 }

@@ -60,7 +60,7 @@ func (s *scan) feedback(e *schemas.Entry) (more bool, err error) {
 			continue
 		}
 		f.Superseded = s.fold != nil && s.fold.seen(f.key())
-		if !emit || f.Superseded && !s.q.All {
+		if !emit || f.Superseded && !s.q.All && !s.on.repeats {
 			continue
 		}
 		f.Position, f.Appended = pos, e.Time

@@ -139,7 +139,7 @@ func Operations(r *StreamReader, k *Keeper) []api.Operation {
 		api.Op("lineage.list", "GET", "/v1/lineage", api.Read, "List records in stream order, a page at a time.", o.list),
 		api.Op("feedback.list", "GET", "/v1/feedback", api.Read, "List feedback in stream order, a page at a time, with the decisions that it is about.", o.listFeedback),
 		api.Op("lineage.count", "GET", "/v1/lineage/count", api.Read, "Count records.", o.count),
-		api.Op("lineage.export", "GET", "/v1/lineage/export", api.Read, "Export records as Parquet or NDJSON.", o.export),
+		api.Op("lineage.export", "GET", "/v1/lineage/export", api.Read, "Export records as Parquet or NDJSON; if filtered by nothing but time, feedback too, in rows of its own.", o.export),
 		api.Op("lineage.tail", "GET", "/v1/lineage/tail", api.Read, "Follow records as they are made, as NDJSON.", o.tail),
 		api.Op("lineage.status", "GET", "/v1/lineage/status", api.Read, "Say how full the lineage is and what of it is exported.", o.status),
 		api.Op("lineage.confirm", "POST", "/v1/lineage/confirm", api.Admin, "Say that an export is safe, so that it may be pruned.", o.confirm),

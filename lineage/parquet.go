@@ -39,13 +39,6 @@ var parquetSchema = schemas.MustSchema(
 	number("id_reused", schemas.Bool), number("superseded", schemas.Bool),
 )
 
-// parquetJoined is parquetSchema with what was said of a record.
-var parquetJoined = schemas.MustSchema(append(slices.Clone(parquetSchema.Fields()),
-	schemas.Field{Name: "label_number", Type: schemas.Float64, Nullable: true}, schemas.Field{Name: "label_text", Type: schemas.String, Nullable: true},
-	schemas.Field{Name: "label_bool", Type: schemas.Bool, Nullable: true}, schemas.Field{Name: "reward", Type: schemas.Float64, Nullable: true},
-	schemas.Field{Name: "comment", Type: schemas.String, Nullable: true}, number("feedback", schemas.Int32),
-)...)
-
 func text(n string) schemas.Field                    { return schemas.Field{Name: n, Type: schemas.String} }
 func number(n string, t schemas.DType) schemas.Field { return schemas.Field{Name: n, Type: t} }
 func moment(n string) schemas.Field {
@@ -55,8 +48,8 @@ func moment(n string) schemas.Field {
 // unique are the text columns whose values hardly repeat: no dictionary helps them.
 var unique = map[string]bool{"record_id": true, "request_id": true, "trace_id": true, "parent_id": true, "from": true, "input_digest": true, "error_id": true, "error": true}
 
-func (r *StreamReader) exportParquet(ctx context.Context, scans []exportScan, j *join, w io.Writer) (n int64, err error) {
-	in, out := newUnion("input"), newUnion("output")
+func (r *StreamReader) exportParquet(ctx context.Context, scans []exportScan, j *join, w io.Writer) (ex Exported, err error) {
+	in, out, said := newUnion("input"), newUnion("output"), newUnion("said")
 	seenIn, seenOut := map[schemas.SchemaID]bool{}, map[schemas.SchemaID]bool{}
 	collect := func(u *union, id schemas.SchemaID, seen map[schemas.SchemaID]bool) error {
 		if id == (schemas.SchemaID{}) || seen[id] {
@@ -74,33 +67,41 @@ func (r *StreamReader) exportParquet(ctx context.Context, scans []exportScan, j 
 			return err
 		}
 		return collect(out, rec.OutSchema, seenOut)
+	}, func(*Feedback) error {
+		if len(said.fields) == 0 {
+			said.add(FeedbackSchema)
+		}
+		return nil
 	})
 	if err != nil {
-		return 0, err
+		return ex, err
 	}
-	p, err := newParquetWriter(w, in, out, j != nil)
+	p, err := newParquetWriter(w, in, out, said, j != nil)
 	if err != nil {
-		return 0, err
+		return ex, err
 	}
 	err = r.each(ctx, scans, true, true, func(rec *Record) error {
-		n++
+		ex.Records++
 		rec.Feedback = j.of(rec)
 		return p.add(rec)
+	}, func(f *Feedback) error {
+		ex.Feedback++
+		return p.addFeedback(f)
 	})
 	if err != nil {
-		return 0, err
+		return ex, err
 	}
-	return n, p.close()
+	return ex, p.close()
 }
 
-// union is the columns of all inputs, or outputs, of an export by name.
+// union is the columns of all inputs, or outputs, or of what was said, of an export by name.
 type union struct {
 	name    string
 	fields  []schemas.Field
 	index   map[string]int
 	sources map[schemas.SchemaID]source
 	batch   *schemas.Batch
-	valid   []byte // which records have any
+	valid   []byte // which rows have any
 	present int
 }
 
@@ -149,7 +150,7 @@ func (u *union) column(f schemas.Field) int {
 	}
 }
 
-// append adds one record's side; b nil: it has none.
+// append adds one row's side; b nil: it has none.
 func (u *union) append(b *schemas.Batch, row int) {
 	if u.batch.Schema().Len() == 0 {
 		return
@@ -267,22 +268,23 @@ func (u *union) reset() {
 	u.valid, u.present = u.valid[:0], 0
 }
 
-// parquetWriter writes records in row groups.
+// parquetWriter writes records, and feedback, in row groups.
 type parquetWriter struct {
 	head    *schemas.Batch
-	sides   [2]*union // those that have columns are in the file
+	sides   [3]*union      // input, output, said: those that have columns are in the file
+	one     *schemas.Batch // of FeedbackSchema, for addFeedback
 	schema  *arrow.Schema
 	file    *pqarrow.FileWriter
 	scratch []byte
 	joined  bool // with feedback
 }
 
-func newParquetWriter(w io.Writer, in, out *union, joined bool) (*parquetWriter, error) {
+func newParquetWriter(w io.Writer, in, out, said *union, joined bool) (*parquetWriter, error) {
 	head := parquetSchema
 	if joined {
 		head = parquetJoined
 	}
-	p := &parquetWriter{head: schemas.NewBatch(head), sides: [2]*union{in, out}, joined: joined}
+	p := &parquetWriter{head: schemas.NewBatch(head), sides: [3]*union{in, out, said}, one: schemas.NewBatch(FeedbackSchema), joined: joined}
 	fields := append([]arrow.Field(nil), head.Arrow().Fields()...)
 	props := []parquet.WriterProperty{
 		parquet.WithCompression(compress.Codecs.Zstd), parquet.WithCompressionLevel(1), parquet.WithDictionaryDefault(false),
@@ -322,10 +324,26 @@ func (p *parquetWriter) add(r *Record) error {
 	p.appendHead(r)
 	p.sides[0].append(r.Input, r.InputRow)
 	p.sides[1].append(r.Output, r.OutputRow)
-	if n := p.head.Rows(); n >= groupRecords || n%256 == 0 && p.head.Bytes()+p.sides[0].batch.Bytes()+p.sides[1].batch.Bytes() >= groupBytes {
-		return p.flush()
+	p.sides[2].append(nil, 0)
+	return p.added()
+}
+
+// added ends the row group if it is full.
+func (p *parquetWriter) added() error {
+	n := p.head.Rows()
+	if n < groupRecords {
+		if n%256 != 0 {
+			return nil
+		}
+		bytes := p.head.Bytes()
+		for _, u := range p.sides {
+			bytes += u.batch.Bytes()
+		}
+		if bytes < groupBytes {
+			return nil
+		}
 	}
-	return nil
+	return p.flush()
 }
 
 func (p *parquetWriter) appendHead(r *Record) {
@@ -390,35 +408,6 @@ func (p *parquetWriter) appendHead(r *Record) {
 		appendOutcome(b, i, r.Feedback)
 	}
 	b.Advance(1)
-}
-
-// appendOutcome fills the columns of what was said, from column i on.
-func appendOutcome(b *schemas.Batch, i int, fs []*Feedback) {
-	o := OutcomeOf(fs)
-	if o == nil {
-		o = &Outcome{}
-	}
-	switch l := o.Label.(type) {
-	case float64:
-		put(b, i, l)
-	case string:
-		putString(b, i+1, l)
-	case bool:
-		b.Column(i + 2).AppendBool(l)
-		b.Column(i + 2).EndRow()
-	}
-	if o.Reward != nil {
-		put(b, i+3, *o.Reward)
-	}
-	if o.Comment != "" {
-		putString(b, i+4, o.Comment)
-	}
-	for c := i; c < i+5; c++ {
-		if col := b.Column(c); col.Rows() == b.Rows() {
-			col.AppendNull()
-		}
-	}
-	put(b, i+5, int32(o.Count))
 }
 
 // idBytes returns a schema id, nothing for data that is not there.

@@ -74,6 +74,7 @@ func (r *StreamReader) Scan(ctx context.Context, q Query, fn func(*Record) (bool
 type events struct {
 	record   func(*Record) (bool, error)
 	feedback func(*Feedback) (bool, error)
+	repeats  bool // of feedback too, whatever Query.All says
 
 	begin func(*schemas.Entry) // of a message; not if several logs are followed
 	end   func() bool

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -64,6 +65,17 @@ func TestFeedback(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, string(b), `"feedback":{"label":"late","reward":3,"comment":"an hour late","count":3,`)
+
+	// What prune may delete then holds all that was said: repeats, and what nobody knows.
+	path = filepath.Join(t.TempDir(), "all.ndjson")
+	has(t, ok(t, "lineage", "export", path), "what it covers may be pruned")
+	if b, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte(`,"pipeline":"told","request_id":"told-1","row":0,"label":"late",`)); n != 2 {
+		t.Errorf("%d lines of what was said twice", n)
+	}
+	has(t, string(b), `"pipeline":"told","request_id":"told-1","row":5,"label":"1",`)
 }
 
 func TestFeedbackImport(t *testing.T) {

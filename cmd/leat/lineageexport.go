@@ -28,7 +28,9 @@ func lineageExport(e *env) *cobra.Command {
 it is whole and on disk. - writes to standard output.
 
 An export to a file that is filtered by nothing but time is noted: what it covers
-may then be deleted with 'leat lineage prune'.`,
+may then be deleted with 'leat lineage prune'. It holds all feedback of that time
+too, in rows of its own (Parquet: column said; NDJSON: lines with feedback_id).
+--with feedback adds to each record what counts of it.`,
 		Example: `  leat lineage export records.parquet
   leat lineage export errors.ndjson --status error --since 24h
   leat lineage export labelled.parquet --pipeline flight-delay --with feedback

@@ -26,7 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) Stores) {
 		{"RoundTrip", roundTrip}, {"Cut", cut}, {"Filters", filters}, {"Fold", fold}, {"IDReused", idReused}, {"Full", full},
 		{"UnknownOutcome", unknownOutcome}, {"Withheld", withheld}, {"ConcurrentPipelines", concurrentPipelines}, {"Follow", follow},
 		{"Corrupt", corrupt}, {"Recover", recoverRecords}, {"Export", export}, {"Prune", prune}, {"Refusals", refusals},
-		{"Operations", operations}, {"FillWarning", fillWarning}, {"Feedback", feedback}, {"FeedbackPassedOver", feedbackPassedOver}, {"FeedbackFull", feedbackFull}, {"FeedbackJoined", feedbackJoined}, {"Journal", journal},
+		{"Operations", operations}, {"FillWarning", fillWarning}, {"Feedback", feedback}, {"FeedbackPassedOver", feedbackPassedOver}, {"FeedbackFull", feedbackFull}, {"FeedbackJoined", feedbackJoined}, {"FeedbackExported", feedbackExported}, {"Journal", journal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := &bench{config: lineage.Default(), stores: open(t)}
