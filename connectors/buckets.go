@@ -172,7 +172,9 @@ func putLines(ctx context.Context, b Buckets, r *featuresPut) (*FeaturesReply, e
 		if text, err = in.ReadBytes('\n'); len(text) > 1 {
 			l, lerr := featureOf(text)
 			if lerr != nil {
-				err = schemas.Errorf(schemas.Invalid, op, "line %d: %w (those before it are stored)", number, lerr)
+				if err = schemas.Errorf(schemas.Invalid, op, "line %d: %w", number, lerr); n > 0 {
+					err = schemas.Errorf(schemas.Invalid, op, "line %d: %w (those before it are stored)", number, lerr)
+				}
 				break
 			}
 			select {

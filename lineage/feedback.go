@@ -93,6 +93,9 @@ func (f *Feedback) Complete() error {
 	invalid := func(field, format string, args ...any) error {
 		return schemas.FieldErrorf(schemas.Invalid, op, field, format, args...)
 	}
+	if f.Pipeline == "" {
+		return invalid("pipeline", "missing: name the pipeline that decided")
+	}
 	if err := schemas.CheckName("pipeline", f.Pipeline); err != nil {
 		return invalid("pipeline", "%w", err)
 	}

@@ -118,7 +118,7 @@ func TestFeedbackThatIsNone(t *testing.T) {
 		field, says string
 		change      func(*Feedback)
 	}{
-		{"pipeline", "lower-case", func(f *Feedback) { f.Pipeline = "" }},
+		{"pipeline", "missing: name the pipeline", func(f *Feedback) { f.Pipeline = "" }},
 		{"pipeline", "lower-case", func(f *Feedback) { f.Pipeline = "a.b" }},
 		{"request_id", "which decision", func(f *Feedback) { f.RequestID = "" }},
 		{"request_id", "at most 1024", func(f *Feedback) { f.RequestID = long }},

@@ -60,7 +60,7 @@ func (h *Host) BanditStatus(ctx context.Context, name string) (*BanditStatus, er
 	p := h.mu.procs[name]
 	h.mu.Unlock()
 	if p == nil {
-		return nil, schemas.Errorf(schemas.NotFound, op, "process %s does not serve pipeline %s", h.Process, name)
+		return nil, schemas.Errorf(schemas.NotFound, op, "no pipeline %q in process %s", name, h.Process)
 	}
 	c := p.active.Load()
 	if c == nil {

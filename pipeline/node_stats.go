@@ -69,7 +69,7 @@ func (h *Host) RouteStats(name string) (*RouteStats, error) {
 	p := h.mu.procs[name]
 	h.mu.Unlock()
 	if p == nil {
-		return nil, schemas.Errorf(schemas.NotFound, "pipeline.RouteStats", "process %s does not serve pipeline %s", h.Process, name)
+		return nil, schemas.Errorf(schemas.NotFound, "pipeline.RouteStats", "no pipeline %q in process %s", name, h.Process)
 	}
 	c := p.active.Load()
 	if c == nil {

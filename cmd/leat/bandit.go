@@ -60,8 +60,8 @@ func printBandits(w io.Writer, s *pipeline.BanditStatus) {
 			n    uint64
 			what string
 		}{
-			{f.Replaced, "replaced an earlier one"}, {f.Waiting, "waits for its decision"}, {f.Lost, "came for a decision that never came"},
-			{f.Refused, "the policy does not take"}, {f.Unknown, "of an arm that is gone"}, {f.Silent, "says no reward"},
+			{f.Replaced, "in the place of an earlier reward"}, {f.Waiting, "waiting for the decision"}, {f.Lost, "dropped: the decision never came"},
+			{f.Refused, "refused: " + b.Policy + " does not take such a reward"}, {f.Unknown, "for an arm that is gone"}, {f.Silent, "without a reward"},
 		} {
 			if x.n > 0 {
 				fmt.Fprintf(w, "%s: %s\n", many(x.n, "feedback"), x.what)
@@ -78,10 +78,10 @@ func learntUpTo(s *pipeline.BanditStatus) string {
 	case s.Error != "":
 		return fmt.Sprintf("process %s cannot read the lineage and goes on with what it knows: %s", s.Process, s.Error)
 	case s.Read >= s.Last:
-		return fmt.Sprintf("process %s knows all that is in the lineage, up to %d", s.Process, s.Read)
+		return fmt.Sprintf("process %s knows all that is in the lineage, up to position %d", s.Process, s.Read)
 	}
 	behind := time.Duration(s.Behind * float64(time.Second)).Round(time.Millisecond)
-	return fmt.Sprintf("process %s has read the lineage up to %d of %d, and is %v behind", s.Process, s.Read, s.Last, behind)
+	return fmt.Sprintf("process %s has read the lineage up to position %d of %d, and is %v behind", s.Process, s.Read, s.Last, behind)
 }
 
 func many(n uint64, what string) string {

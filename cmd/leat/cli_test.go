@@ -177,6 +177,8 @@ func TestBadInput(t *testing.T) {
 		{"pipelines show nope", "", 1, `no pipeline "nope"`},
 		{"pipelines delete nope", "", 1, `no pipeline "nope"`},
 		{"apply /nowhere.yaml", "", 1, "no such file"},
+		{"bandit show nope", "", 1, `no pipeline "nope" in process`},
+		{"features put aircraft N1 [1]", "", 2, `"[1]" is no JSON object; want one such as`},
 		{"models list --server http://127.0.0.1:1", "", 1, "no server answers at http://127.0.0.1:1: start one"},
 		{"models list --server :x", "", 2, "want http://HOST:PORT"},
 		{"serve --sync sometimes", "", 2, "want always or interval"},

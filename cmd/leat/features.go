@@ -109,6 +109,7 @@ func (e *env) bucket(ctx context.Context, method, path string, in any, done stri
 func featuresList(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the buckets", Args: cobra.NoArgs, Example: "  leat features list",
+		Long: `List the buckets. VALUES counts the marks of keys that were removed, too.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := e.dial()
 			if err != nil {
@@ -150,8 +151,8 @@ whole: what it does not name is not there any more.`,
 			}
 			l := connectors.FeatureLine{Key: args[1], Payload: value}
 			if len(value) > 0 && value[0] != 0xff { // as Arrow streams begin
-				if !json.Valid(value) {
-					return &exitError{exitUsage, fmt.Errorf("%.80q is no JSON; want an object such as {\"column\": 1}, @FILE or -", value)}
+				if text := bytes.TrimSpace(value); !json.Valid(text) || text[0] != '{' {
+					return &exitError{exitUsage, fmt.Errorf("%.80q is no JSON object; want one such as {\"column\": 1}, @FILE or -", value)}
 				}
 				l.Value, l.Payload = value, nil
 			}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,11 +82,25 @@ func TestFeatures(t *testing.T) {
 	for args, says := range map[string]string{
 		"delete fleet": "bucket fleet is in use by pipeline looked-up", "delete nothing": "no bucket nothing: make it with leat features create nothing",
 		"create LEAT_X": "bucket name", "get fleet N7": `no key "N7" in bucket fleet`, "get nothing": "no bucket nothing", "get LEAT_CONTROL": "bucket name",
-		"put fleet N1 nonsense": "is no JSON", "put fleet N1 [1]": "want an object", "put nothing N1 {}": "no bucket nothing", "import fleet fleet.csv": "--key: missing",
+		"put fleet N1 nonsense": "is no JSON", "put fleet N1 [1]": "want one such as", "put nothing N1 {}": "no bucket nothing", "import fleet fleet.csv": "--key: missing",
 		"import fleet " + file(t, "f.csv", "tail,age\n,1\n") + " --key tail": "row 1: the key is null or empty", "import fleet " + file(t, "g.csv", "tail,age\nN1,1\n") + " --key tial": "no such column",
 	} {
 		if r := leat(append([]string{"features"}, strings.Fields(args)...)...); r.code == 0 || !strings.Contains(r.err, says) {
 			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	const bad, good = `{"key":"N1","value":[1]}` + "\n", `{"key":"N1","value":{"age":1}}` + "\n"
+	for lines, says := range map[string]string{
+		bad: `line 1: value: want an object such as {\"column\": 1}",`, good + bad: `line 2: value: want an object such as {\"column\": 1} (those before it are stored)",`,
+	} {
+		r, err := http.Post(shared.HTTP+"/v1/features/copy/values", "application/x-ndjson", strings.NewReader(lines))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || r.StatusCode != http.StatusBadRequest || !strings.Contains(string(b), says) {
+			t.Errorf("%d %s, %v; want %s", r.StatusCode, b, err, says)
 		}
 	}
 	has(t, ok(t, "pipelines", "show", "looked-up"), "bucket: fleet")

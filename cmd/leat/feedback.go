@@ -190,7 +190,11 @@ func (e *env) listFeedback(cmd *cobra.Command, q url.Values, limit int) error {
 			}
 		}
 		left -= len(r.Feedback)
-		if r.Next == "" || limit > 0 && left <= 0 {
+		if r.Next == "" {
+			return nil
+		}
+		if limit > 0 && left <= 0 {
+			e.thereIsMore(cmd, limit)
 			return nil
 		}
 		q.Set("cursor", r.Next)

@@ -101,6 +101,13 @@ func TestFeedbackImport(t *testing.T) {
 	if all = listed(t, "imported"); len(all) != 4502 || all[4501].Entity != "N4499" || all[4501].Label != false || !all[4501].Time.Equal(at.Add(4499*time.Second)) || all[4499].Label != true {
 		t.Fatalf("%d, %+v", len(all), all[len(all)-1])
 	}
+	// A list that ends at the limit that holds if none is said tells of it, beside the list.
+	if r := leat("feedback", "list", "imported"); strings.Count(r.out, "\n") != 100 || r.err != "... the first 100 (--limit 0 prints all)\n" {
+		t.Errorf("%d lines, and %q", strings.Count(r.out, "\n"), r.err)
+	}
+	if r := leat("feedback", "list", "imported", "--limit", "2"); strings.Count(r.out, "\n") != 2 || r.err != "" {
+		t.Errorf("%q, and %q", r.out, r.err)
+	}
 	// Parquet, from an export: what was said of one pipeline's requests, said again of another's.
 	feedbackPipeline(t, "again")
 	ok(t, "score", "imported", filepath.Join(example, "flight.json"), "--id", "0042")

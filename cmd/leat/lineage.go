@@ -146,7 +146,11 @@ a line. --with feedback shows what was said of each.`,
 					}
 				}
 				left -= len(r.Records)
-				if r.Next == "" || limit > 0 && left <= 0 {
+				if r.Next == "" {
+					return nil
+				}
+				if limit > 0 && left <= 0 {
+					e.thereIsMore(cmd, limit)
 					return nil
 				}
 				q.Set("cursor", r.Next)
@@ -453,4 +457,11 @@ func lineageCount(e *env) *cobra.Command {
 	}
 	f.flags(e, cmd)
 	return cmd
+}
+
+// thereIsMore says that a list ends at a limit that nobody asked for, on standard error: what is piped on stays as it is.
+func (e *env) thereIsMore(cmd *cobra.Command, limit int) {
+	if !cmd.Flags().Changed("limit") {
+		fmt.Fprintf(e.err, "... the first %d (--limit 0 prints all)\n", limit)
+	}
 }

@@ -21,7 +21,7 @@ func pipelinesCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pipelines",
 		Short: "List, show and delete pipelines",
-		Long: `A pipeline is what callers address: a name, a signature and a route to a model.
+		Long: `A pipeline is what callers address: a name, a signature and a route over models.
 'leat apply' makes pipelines; pushing a model makes one of its name.`,
 	}
 	cmd.AddCommand(pipelinesList(e), pipelinesShow(e), pipelinesDelete(e), pipelinesSchema(e),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
+	"github.com/leatstream/leat/pipeline/control"
 	"github.com/leatstream/leat/pipeline/route"
 )
 
@@ -101,6 +102,11 @@ func TestExampleRoutes(t *testing.T) {
 	has(t, ok(t, "features", "create", "aircraft"), "bucket aircraft: ready, 0 values")
 	ok(t, "features", "put", "aircraft", "N542MQ", `{"plane_age": 9, "seats": 150}`)
 	ok(t, append([]string{"apply"}, files...)...)
+	for _, p := range okJSON[control.PipelineList](t, "pipelines", "list").Pipelines { // a model of several nodes stands once
+		if slices.Sort(p.Models); p.Name == "flights-shadows" && !slices.Equal(p.Models, []string{"flight-boost@1", "flight-delay@1"}) {
+			t.Errorf("%s has the models %v", p.Name, p.Models)
+		}
+	}
 	readme, err := os.ReadFile(filepath.Join(routes, "README.md"))
 	if err != nil {
 		t.Fatal(err)

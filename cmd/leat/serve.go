@@ -51,7 +51,7 @@ at once; nothing that was accepted is lost by that either.`,
   leat serve --kafka 127.0.0.1:9092                       # kafka:NAME names a topic there
   leat serve --kafka 10.0.0.5:9092,10.0.0.6:9092 --transport kafka --lineage kafka
   leat serve --groups primary                             # shadows are left to other processes, such as:
-  leat serve --groups shadow:forest --data ./forest --nats-url nats://127.0.0.1:4222 --nats-creds ./data/nats
+  leat serve --groups shadow:forest --data ./forest --http 127.0.0.1:0 --nats-url nats://127.0.0.1:4222 --nats-creds ./data/nats
   leat serve --http 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem --token-file tokens`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

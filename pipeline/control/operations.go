@@ -101,7 +101,7 @@ type PushReply struct {
 // PipelineRow is a line of pipelines.list.
 type PipelineRow struct {
 	Name        string    `json:"name"`
-	Models      []string  `json:"models"` // NAME@VERSION, in the order of the route
+	Models      []string  `json:"models"` // NAME@VERSION, each once, in the order of the paths of the nodes
 	Input       string    `json:"input,omitempty"`
 	Output      string    `json:"output,omitempty"`
 	Lineage     string    `json:"lineage"`
@@ -436,7 +436,9 @@ func (c *Control) opPipelines(ctx context.Context, r *Page) (*PipelineList, erro
 			Description: rev.Spec.Description, Models: []string{},
 		}
 		for _, m := range rev.Models {
-			row.Models = append(row.Models, schemas.ModelRef{Name: m.Name, Version: m.Version}.String())
+			if ref := (schemas.ModelRef{Name: m.Name, Version: m.Version}).String(); !slices.Contains(row.Models, ref) {
+				row.Models = append(row.Models, ref)
+			}
 		}
 		if in := rev.Spec.Input; in != nil && in.Topic != "" {
 			row.Input = in.Topic
