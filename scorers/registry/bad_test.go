@@ -47,7 +47,7 @@ var badManifests = []struct{ name, text, want string }{
 	{"syntax", "name: [m", `not YAML: line`},
 	{"twice", "name: m\nname: n", `line 2: name: this key is here twice`},
 	{"bytes", "name: \xff", `not UTF-8`},
-	{"bomb", "labels: &a {a: &b [*a]}\nname: *b", `nested deeper than 64`},
+	{"bomb", "labels: &a {a: &b [*a]}\nname: *b", `*a is a part of &a itself`},
 	{"no name", "file: model.onnx", `name: the model has no name; give one in model.yaml or with --name`},
 	{"several faults", "nmae: m\nruntme: onnx", "line 2: runtme: unknown key; did you mean \"runtime\"?"},
 }
