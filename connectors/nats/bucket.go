@@ -140,11 +140,7 @@ func (c *Client) FollowBucket(ctx context.Context, name string, each func(*schem
 	if err != nil {
 		return classify(op, "bucket "+name, err)
 	}
-	defer func() {
-		_ = w.Stop()            // of a connection that is closed: nothing is left to stop
-		for range w.Updates() { // it may be waiting to hand over more
-		}
-	}()
+	defer endWatch(w)
 	return f.run(ctx, w.Updates())
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -145,9 +144,7 @@ func (b *kvBucket) Watch(ctx context.Context, prefix string, fn func(key string,
 	if err != nil {
 		return classify("nats.KV.Watch", b.name, err)
 	}
-	var once sync.Once
-	stop := func() { once.Do(func() { w.Stop() }) }
-	defer stop()
+	defer endWatch(w)
 	for {
 		select {
 		case <-ctx.Done():
@@ -169,5 +166,12 @@ func (b *kvBucket) Watch(ctx context.Context, prefix string, fn func(key string,
 				}
 			}
 		}
+	}
+}
+
+// endWatch stops a watcher, and takes what its handler may be waiting to hand over: nobody else would, and the handler stays.
+func endWatch(w jetstream.KeyWatcher) {
+	_ = w.Stop() // of a connection that is closed: nothing is left to stop
+	for range w.Updates() {
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -112,6 +113,26 @@ func TestKV(t *testing.T) {
 	stop()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// TestWatchLeft: a watch that is left with more to tell than the library holds ready leaves no goroutine behind (TestMain looks).
+func TestWatchLeft(t *testing.T) {
+	c, ctx := opened(t)
+	kv := ok(c.KV(ctx, "LEAT_TEST"))(t)
+	for i := range 600 {
+		ok(kv.Put(ctx, fmt.Sprint("k", i), nil))(t)
+	}
+	run, stop := context.WithCancel(ctx)
+	told, before := 0, c.core.Stats().InMsgs
+	err := kv.Watch(run, "", func(string, []byte, uint64, bool) {
+		for told++; c.core.Stats().InMsgs < before+600; { // all of them are here, and more than fit wait to be handed over
+			runtime.Gosched()
+		}
+		stop()
+	})
+	if !errors.Is(err, context.Canceled) || told == 600 {
+		t.Fatal(told, err)
 	}
 }
 
