@@ -70,6 +70,7 @@ type door struct {
 // item is one admitted request or event on its way through a run.
 type item struct {
 	door     *door
+	by       string // principal where there is no door; see principal
 	rev      *compiled
 	d        *connectors.Delivery
 	enc      schemas.Encoder
@@ -484,6 +485,14 @@ func (dr *door) wait(ctx context.Context, d time.Duration) bool {
 func passing(err error) bool {
 	k := schemas.KindOf(err)
 	return k == schemas.Unavailable || k == schemas.Overloaded || k == schemas.Expired
+}
+
+// principal is who asked.
+func (it *item) principal() string {
+	if it.door == nil {
+		return it.by
+	}
+	return it.door.principal(it.d)
 }
 
 func (dr *door) principal(d *connectors.Delivery) string {

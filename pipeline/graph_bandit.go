@@ -6,6 +6,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline/learn"
 	"github.com/leatstream/leat/pipeline/route"
 	"github.com/leatstream/leat/schemas"
@@ -15,7 +16,8 @@ import (
 // bandit chooses by what it has learnt. Whoever learns sets the state; to choose takes no lock.
 type bandit struct {
 	path  string
-	base  uint64 // hash of the pipeline's name and the node path
+	name  string // of the pipeline
+	base  uint64 // hash of the node path
 	spec  *Bandit
 	plan  *route.Plan
 	cols  []int   // of the node's input: the context
@@ -43,7 +45,7 @@ func (b *builder) bandit(n *Node, facts *nodeFacts, at string, env *schemas.Sche
 	if p == nil {
 		return nil
 	}
-	x := &bandit{path: facts.path, base: xxhash.Sum64String(b.spec.Name + "/" + facts.path), spec: s}
+	x := &bandit{path: facts.path, name: b.spec.Name, base: xxhash.Sum64String(facts.path), spec: s}
 	var err error
 	if x.plan, err = s.plan(); err != nil {
 		b.fault(document.Join(at, "bandit"), "%v", err)
@@ -82,6 +84,8 @@ func (b *bandit) choose(f *flow, in *schemas.Batch, ids []int32, first int) {
 	state := b.state.Load() // one for all rows of a batch
 	position, _ := state.Position()
 	var scratch [route.MaxContext]float64
+	var of *item
+	var key [32]byte
 	for i, row := range ids {
 		v := &f.visits[first+i]
 		if f.past != nil {
@@ -90,7 +94,10 @@ func (b *bandit) choose(f *flow, in *schemas.Batch, ids []int32, first int) {
 			}
 		} else {
 			it := f.owner(int(row))
-			v.seed, v.state = b.seed(it, it.row(int(row)-it.from)), position
+			if it != of {
+				of, key = it, lineage.RequestKey(it.principal(), b.name, it.id)
+			}
+			v.seed, v.state = b.seed(&key, it.row(int(row)-it.from)), position
 		}
 		context, err := learn.AppendContext(scratch[:0], in, i, b.cols)
 		var d route.Decision
@@ -109,11 +116,11 @@ func (b *bandit) choose(f *flow, in *schemas.Batch, ids []int32, first int) {
 	}
 }
 
-// seed is what a row is decided by beside its context and the state: the same for the same request, row and node.
-func (b *bandit) seed(it *item, row int) uint64 {
+// seed is what a row is decided by beside its context and the state: the same for the same request key, row and node.
+func (b *bandit) seed(request *[32]byte, row int) uint64 {
 	var d xxhash.Digest
 	d.ResetWithSeed(b.base)
-	_, _ = d.WriteString(it.id)
+	_, _ = d.Write(request[:])
 	var n [4]byte
 	binary.LittleEndian.PutUint32(n[:], uint32(row))
 	_, _ = d.Write(n[:])

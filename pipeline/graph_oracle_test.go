@@ -278,8 +278,9 @@ func (o *oracle) learnt(b *Bandit, path string, row record) (int, float64, bool)
 		panic(err)
 	}
 	var seed xxhash.Digest
-	seed.ResetWithSeed(xxhash.Sum64String(o.pipeline + "/" + path))
-	_, _ = seed.WriteString(o.id)
+	seed.ResetWithSeed(xxhash.Sum64String(path))
+	key := lineage.RequestKey(o.header.Get(schemas.HeaderPrincipal), o.pipeline, o.id)
+	_, _ = seed.Write(key[:])
 	_, _ = seed.Write(binary.LittleEndian.AppendUint32(nil, uint32(o.row)))
 	d, err := route.Decide(plan, seed.Sum64(), context, o.states[path])
 	return d.Arm, d.Propensity, err == nil

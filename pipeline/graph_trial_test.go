@@ -88,7 +88,7 @@ func newTrial(t *testing.T, seed uint64) *trial {
 	x.c.batcher = newGraphBatcher(gr, "r", newLanes(2), nil, NewMetrics(prometheus.NewRegistry()))
 	newNodeBook().follow(x.c)
 	x.door = &door{p: p, commit: &committer{p: p, ctx: t.Context()}}
-	x.door.Via = "test"
+	x.door.Via, x.door.Trusted = "test", true
 	for i := range 1 + g.IntN(8) {
 		x.asked = append(x.asked, x.request(g, fmt.Sprintf("q%d", i)))
 	}
@@ -102,6 +102,7 @@ func (x *trial) request(g *grower, id string) *asking {
 		arms := []string{"a0", "a1", "zz", "route=a1", "route/s0=a0, a1", "route/a0=a1,a0"}
 		h[schemas.HeaderArm] = []string{pick(g, arms)}
 	}
+	h.Set(schemas.HeaderPrincipal, "somebody")
 	a := &asking{item: item{door: x.door, rev: x.c, d: &connectors.Delivery{Message: schemas.Message{Header: h}}, id: id}}
 	o := &oracle{pipeline: "p", models: g.models, tables: g.tables, header: h, id: id, states: x.states}
 	for i := range 1 + g.IntN(20) {

@@ -428,7 +428,7 @@ func (p *Pinned) ScoreBulk(ctx context.Context, in, out *schemas.Batch, via, pri
 	}
 	t := &Trail{visitor: visitor{rev: p.c, principal: principal, via: via, run: run, cpu: p.h.CPU, public: public}}
 	t.trace = &t.t
-	if err := p.c.scoreBulk(ctx, &t.t, in, out, asker(id), public); err != nil {
+	if err := p.c.scoreBulk(ctx, &t.t, in, out, asker(principal, id), public); err != nil {
 		t.Free()
 		return nil, err
 	}

@@ -359,6 +359,54 @@ func TestBanditWithoutLineage(t *testing.T) {
 	})
 }
 
+// away is a KV that cannot be read while gone is set.
+type away struct {
+	schemas.KV
+	gone atomic.Bool
+}
+
+func (k *away) Get(ctx context.Context, key string) ([]byte, uint64, error) {
+	if k.gone.Load() {
+		return nil, 0, schemas.Errorf(schemas.Unavailable, "test", "away")
+	}
+	return k.KV.Get(ctx, key)
+}
+
+// TestBanditWithoutSnapshots: who starts while snapshots cannot be read serves, and learns nothing until they can: the log may
+// not hold any more what they know, and a snapshot without it would take their place.
+func TestBanditWithoutSnapshots(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	rev := p.apply(routed(t, p.model, "b", "route:\n  bandit:\n    policy: thompson\n    reward: feedback.reward\n    arms: [{name: a, model: m@2}, {name: b, model: m@3}]\n"))
+	v := &town{world: w, Rand: rand.New(rand.NewPCG(2, 3)), name: "b", served: []*process{p}, worth: func(string, float64) float64 { return 1 }}
+	v.round(4, 15)
+	p.stop()
+
+	n := w.start()
+	j, k := &torn{Journal: n.learning().Journal}, &away{KV: n.learning().Snapshots}
+	j.left.Store(-1)
+	k.gone.Store(true)
+	n.learning().Journal, n.learning().Snapshots = j, k
+	n.apply(rev)
+	w.eventually("it says why it does not learn", func() bool {
+		s, err := n.BanditStatus(t.Context(), "b")
+		w.must(err)
+		return strings.Contains(s.Error, "away")
+	})
+	if a := n.ask("b", body(1, 2, 3)); a.err != nil {
+		t.Fatal(a.err)
+	}
+	if j.tries.Load() > 0 {
+		t.Error("it reads the log without the snapshot")
+	}
+	k.gone.Store(false)
+	v.served = []*process{n}
+	v.caughtUp()
+	if s := v.status(); s.Bandits[0].Rewards != uint64(v.said) {
+		t.Errorf("%+v, want %d", s, v.said)
+	}
+}
+
 // TestBanditOfAnotherRevision: what is learnt goes on under a revision that counts alike, and begins anew, from the log's
 // beginning, under one that does not; coming back finds what was known.
 func TestBanditOfAnotherRevision(t *testing.T) {

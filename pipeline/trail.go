@@ -29,6 +29,6 @@ func (t *Trail) Record(recs *lineage.Records, row *lineage.Row, of int, in *sche
 func (t *Trail) Free() { t.t.reset() }
 
 // asker is the owner of a job's rows: each is a request of its own, with its own name.
-func asker(id func(row int) string) func(row int) *item {
-	return func(row int) *item { return &item{id: id(row), d: &connectors.Delivery{}, from: row} }
+func asker(principal string, id func(row int) string) func(row int) *item {
+	return func(row int) *item { return &item{by: principal, id: id(row), d: &connectors.Delivery{}, from: row} }
 }

@@ -46,11 +46,13 @@ type Counts struct {
 
 // Learner joins the decisions of one bandit with the feedback on them and folds the rewards.
 //
-// A message of the log is handed over as a whole: Decision and Feedback for what is in it, in its order, then End. What lies at
-// or before the learner's position is passed over, so the log may be read again from anywhere.
+// A message of the log is handed over piece by piece: Decision and Feedback for what is in it, in its order. It is learnt from as a whole,
+// at End; until then, or if Abort says that there is no end, it was not. What lies at or before the learner's position is passed
+// over, so the log may be read again from anywhere.
 //
 // The last Config.Decisions decisions in the log may be rewarded; one that is recorded again counts as it was recorded last.
-// Feedback that comes before its decision waits until that comes, or until MaxEarly others wait. A repeat of one of the last
+// Feedback means the decision of that request id and row that its own principal asked for; where there is none, the one that was recorded last.
+// Feedback that comes before any of them waits until one comes, or until MaxEarly others wait. A repeat of one of the last
 // MaxSaid feedbacks, by its principal and id, is none; other feedback on the same decision replaces the reward before it.
 //
 // It belongs to one goroutine; its States do not.
@@ -63,10 +65,27 @@ type Learner struct {
 	said     said
 	position uint64 // of the last message that is in the table
 	learnt   uint64 // of the last message that is in all else: higher while the table is read again
-	reward   uint32 // of the message in work: rewards that were applied
 	counts   Counts
-	context  []float64
+
+	message  []piece   // what was handed over of the message that has no end yet
+	contexts []float64 // of its decisions, one after the other
 }
+
+// piece is a decision, or a feedback; of a feedback's decision the aim alone is known.
+type piece struct {
+	decision
+	said  [16]byte // of a feedback: what repeats agree in
+	value float64
+	kind  kind
+}
+
+type kind uint8
+
+const (
+	isDecision kind = iota
+	isReward
+	isSilent // feedback that says no reward, or of an entity's decision
+)
 
 // New returns a Learner of no log at all. Invalid: the reward's expression.
 func New(c Config) (*Learner, error) {
@@ -122,14 +141,23 @@ func (l *Learner) Counts() Counts {
 // State is what decisions go by, as of the last whole message. See route.Fold.State for what it costs.
 func (l *Learner) State() *route.State { return l.fold.State() }
 
-// decisionOf names a decision as feedback does: by request id and row.
-func decisionOf(requestID string, row int32) (id [16]byte) {
-	b := make([]byte, 0, 64)
-	b = append(b, requestID...)
-	b = binary.LittleEndian.AppendUint32(b, uint32(row))
-	sum := sha256.Sum256(b)
-	copy(id[:], sum[:])
-	return id
+// aim is which decision is meant, or is at hand.
+type aim struct {
+	id   [16]byte // by request key and row: of one principal
+	name [16]byte // by request id and row: as whoever did not ask knows it
+}
+
+func aimOf(principal, pipeline, requestID string, row int32) aim {
+	key := lineage.RequestKey(principal, pipeline, requestID)
+	name := sha256.Sum256([]byte(requestID))
+	return aim{ofRow(key, row), ofRow(name, row)}
+}
+
+func ofRow(key [32]byte, row int32) [16]byte {
+	var b [36]byte
+	binary.LittleEndian.PutUint32(b[copy(b[:], key[:]):], uint32(row))
+	sum := sha256.Sum256(b[:])
+	return [16]byte(sum[:16])
 }
 
 // Decision takes a record of the message at a position. Records of other nodes, of jobs and of rows that got no arm are passed over.
@@ -138,22 +166,16 @@ func (l *Learner) Decision(position uint64, r *lineage.Record) {
 	if position <= l.position || r.Node != l.config.Node || r.Arm == "" || r.Run != "" {
 		return
 	}
-	arm := l.config.Plan.Arm(r.Arm)
-	context, ok := l.contextOf(r)
-	id := decisionOf(r.RequestID, r.Row.Row)
-	l.table.put(decision{id: id, position: position, arm: int32(arm), whole: ok}, context)
-	if position <= l.learnt {
-		return
-	}
-	if value, ok := l.early.take(id); ok {
-		l.apply(position, id, value)
-	}
+	d := decision{aim: aimOf(r.Principal, r.Pipeline, r.RequestID, r.Row.Row), position: position, arm: int32(l.config.Plan.Arm(r.Arm))}
+	d.whole = l.addContext(r)
+	l.message = append(l.message, piece{kind: isDecision, decision: d})
 }
 
-// contextOf returns what the arm was chosen by; false if the record does not say it.
-func (l *Learner) contextOf(r *lineage.Record) ([]float64, bool) {
-	l.context = l.context[:0]
-	for _, name := range l.config.Plan.Bandit().Context {
+// addContext notes what the arm was chosen by; false, and zeros, if the record does not say it.
+func (l *Learner) addContext(r *lineage.Record) bool {
+	names := l.config.Plan.Bandit().Context
+	first := len(l.contexts)
+	for _, name := range names {
 		v, ok := 0.0, false
 		if r.Input != nil {
 			if c := r.Input.Schema().Index(name); c >= 0 && Numeric(r.Input.Schema().Field(c)) {
@@ -161,39 +183,66 @@ func (l *Learner) contextOf(r *lineage.Record) ([]float64, bool) {
 			}
 		}
 		if !ok {
-			return l.context[:0], false
+			l.contexts = append(l.contexts[:first], make([]float64, len(names))...)
+			return false
 		}
-		l.context = append(l.context, v)
+		l.contexts = append(l.contexts, v)
 	}
-	return l.context, true
+	return true
 }
 
 // Feedback takes a feedback of the message at a position. It is only read.
 func (l *Learner) Feedback(position uint64, f *lineage.Feedback) {
-	if position <= l.position || position <= l.learnt || f.Node != "" && f.Node != l.config.Node || !l.said.first(f) {
+	if position <= l.position || position <= l.learnt || f.Node != "" && f.Node != l.config.Node {
 		return
 	}
-	value, ok := l.worth.of(f)
-	if !ok || f.RequestID == "" {
-		l.counts.Silent++
-		return
+	p := piece{kind: isSilent, said: saidBy(f)}
+	if value, ok := l.worth.of(f); ok && f.RequestID != "" {
+		p.kind, p.value, p.aim = isReward, value, aimOf(f.Principal, f.Pipeline, f.RequestID, f.Row)
 	}
-	id := decisionOf(f.RequestID, f.Row)
-	if l.table.find(id) != nil {
-		l.apply(position, id, value)
-		return
-	}
-	if l.early.put(id, value) {
-		l.counts.Lost++
-	}
+	l.message = append(l.message, p)
 }
 
-// apply counts a reward of a decision that is in the table.
-func (l *Learner) apply(position uint64, id [16]byte, value float64) {
-	d := l.table.find(id)
-	r := route.Reward{Position: position, Index: l.reward, Value: value}
-	l.reward++
-	copy(r.DecisionID[:], id[:])
+// Abort forgets what was handed over of a message that has no end: it will be read again.
+func (l *Learner) Abort() { l.message, l.contexts = l.message[:0], l.contexts[:0] }
+
+// End says that all of the message at a position was handed over, and learns from it.
+func (l *Learner) End(position uint64) {
+	index, dim := uint32(0), len(l.config.Plan.Bandit().Context)
+	contexts := l.contexts
+	for i := range l.message {
+		p := &l.message[i]
+		if p.kind == isDecision {
+			d := l.table.put(p.decision, contexts[:dim])
+			contexts = contexts[dim:]
+			if position <= l.learnt {
+				continue
+			}
+			if value, ok := l.early.take(p.aim); ok {
+				l.apply(position, &index, d, value)
+			}
+			continue
+		}
+		if !l.said.first(p.said) {
+			continue
+		}
+		if p.kind == isSilent {
+			l.counts.Silent++
+		} else if d := l.table.find(p.aim); d != nil {
+			l.apply(position, &index, d, p.value)
+		} else if l.early.put(p.aim, p.value) {
+			l.counts.Lost++
+		}
+	}
+	l.Abort()
+	l.position = max(l.position, position)
+}
+
+// apply counts a reward of a decision that is in the table; index is its place among the rewards of the message.
+func (l *Learner) apply(position uint64, index *uint32, d *decision, value float64) {
+	r := route.Reward{Position: position, Index: *index, Value: value}
+	*index++
+	copy(r.DecisionID[:], d.id[:])
 	if d.arm >= 0 {
 		r.Arm = l.config.Plan.Bandit().Arms[d.arm]
 	}
@@ -201,13 +250,6 @@ func (l *Learner) apply(position uint64, id [16]byte, value float64) {
 		r.Context = l.table.context(d)
 	}
 	_, _ = l.fold.Apply(r) // what is refused is counted
-}
-
-// End says that all of the message at a position was handed over.
-func (l *Learner) End(position uint64) {
-	if l.reward = 0; position > l.position {
-		l.position = position
-	}
 }
 
 var errSnapshot = schemas.Errorf(schemas.Invalid, "learn.Restore", "no snapshot, or a damaged one, or of another bandit")

@@ -182,6 +182,78 @@ func TestFromAnySnapshot(t *testing.T) {
 	}
 }
 
+// TestTwoPrincipals: two callers use one request id. Who asked means his own decision, whatever was recorded since; who did not
+// ask means the last; and so it is where feedback comes first.
+func TestTwoPrincipals(t *testing.T) {
+	c := Config{Node: "route", Plan: plan(t, route.EpsilonGreedy), Reward: "feedback.reward", Decisions: 4}
+	asked := func(principal, id, arm string) *lineage.Record {
+		r := decided(id, 0, arm, 0)
+		r.Principal = principal
+		return r
+	}
+	n := 0
+	said := func(principal, id string, reward float64) *lineage.Feedback {
+		n++
+		f := rewarded(id, 0, fmt.Sprint("f", n), reward)
+		f.Principal = principal
+		return f
+	}
+	for name, x := range map[string]struct {
+		ms   []message
+		want string // rewards and means
+	}{
+		"own":      {[]message{{records: []*lineage.Record{asked("ann", "r", "a"), asked("bob", "r", "b")}}, {feedback: []*lineage.Feedback{said("ann", "r", 1), said("bob", "r", 2)}}}, "1 1 1 2"},
+		"other":    {[]message{{records: []*lineage.Record{asked("ann", "r", "a"), asked("bob", "r", "b")}}, {feedback: []*lineage.Feedback{said("eve", "r", 3)}}}, "0 0 1 3"},
+		"replaced": {[]message{{records: []*lineage.Record{asked("ann", "r", "a"), asked("bob", "r", "b")}}, {feedback: []*lineage.Feedback{said("eve", "r", 3), said("bob", "r", 4)}}}, "0 0 1 4"},
+		"early":    {[]message{{feedback: []*lineage.Feedback{said("ann", "r", 1), said("eve", "r", 5)}}, {records: []*lineage.Record{asked("ann", "r", "a")}}}, "1 1 0 0"},
+		"early other": {[]message{{feedback: []*lineage.Feedback{said("eve", "r", 1), said("eve", "r", 5)}}, {records: []*lineage.Record{asked("ann", "r", "a")}},
+			{records: []*lineage.Record{asked("ann", "r", "a")}}}, "1 5 0 0"},
+		"forgotten": {[]message{{records: []*lineage.Record{asked("ann", "r", "a"), asked("bob", "r", "b"), asked("x", "1", "a"), asked("x", "2", "a"), asked("x", "3", "a")}},
+			{feedback: []*lineage.Feedback{said("ann", "r", 1), said("bob", "r", 2)}}}, "0 0 1 2"},
+	} {
+		l := learner(t, c)
+		for i, m := range x.ms {
+			l.read(uint64(i+1), m)
+		}
+		s := l.State()
+		an, am := s.Arm(0)
+		bn, bm := s.Arm(1)
+		if got := fmt.Sprint(an, am, bn, bm); got != x.want {
+			t.Errorf("%s: %s, want %s", name, got, x.want)
+		}
+	}
+}
+
+// TestAbort: of a message whose end never came nothing is known, until it is read again.
+func TestAbort(t *testing.T) {
+	c := Config{Node: "route", Plan: plan(t, route.LinUCB), Reward: "feedback.reward", Decisions: 4}
+	ms := randomLog(rand.New(rand.NewPCG(5, 5)), 60)
+	whole, broken := learner(t, c), learner(t, c)
+	for i, m := range ms {
+		at := uint64(i + 1)
+		before, err := broken.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range m.records {
+			broken.Decision(at, r)
+		}
+		for _, f := range m.feedback {
+			broken.Feedback(at, f)
+		}
+		if now, _ := broken.Snapshot(); !bytes.Equal(now, before) {
+			t.Fatalf("message %d was learnt from before its end", i)
+		}
+		broken.Abort()
+		broken.read(at, m)
+		whole.read(at, m)
+		a, _ := whole.Snapshot()
+		if b, _ := broken.Snapshot(); !bytes.Equal(a, b) {
+			t.Fatalf("message %d", i)
+		}
+	}
+}
+
 // TestUnder: another plan that counts alike knows the same.
 func TestUnder(t *testing.T) {
 	c := Config{Node: "route", Plan: plan(t, route.EpsilonGreedy), Reward: "feedback.reward", Decisions: 5}

@@ -10,22 +10,22 @@ import (
 
 // A snapshot, all numbers little-endian:
 //
-//	8     "LEATLRN1"
+//	8     "LEATLRN2"
 //	32    identity, in hex
 //	8, 8  position; the first message that has to be read to fill the table
 //	2*8   counts: lost, silent
-//	4     feedbacks that wait, each 16 id, 8 reward; in the order in which they came
+//	4     feedbacks that wait, each 16 id, 16 name, 8 reward; in the order in which they came
 //	4     feedbacks that are known, each 16 key; the oldest first
 //	4     bytes of the fold's snapshot, and that
 //	8     XXH64 of all before
 //
 // The decisions that may be rewarded are not in it: they are in the log, and would be most of it.
-const snapshotMagic = "LEATLRN1"
+const snapshotMagic = "LEATLRN2"
 
 // headSize is that of a snapshot before the feedbacks.
 const headSize = 8 + 32 + 4*8
 
-// Snapshot returns what a Learner of the same identity starts from. Between messages alone. While the table is being read again
+// Snapshot returns what a Learner of the same identity starts from. While the table is being read again
 // it is that of the last Restore, which would be no progress; see Position and From.
 func (l *Learner) Snapshot() ([]byte, error) {
 	le := binary.LittleEndian
@@ -40,7 +40,7 @@ func (l *Learner) Snapshot() ([]byte, error) {
 	}
 	b = le.AppendUint32(b, uint32(len(l.early.waiting)))
 	for _, w := range l.early.waiting {
-		b = append(b, w.id[:]...)
+		b = append(append(b, w.id[:]...), w.name[:]...)
 		b = le.AppendUint64(b, math.Float64bits(w.value))
 	}
 	keys := l.said.inOrder()
@@ -91,8 +91,8 @@ func (l *Learner) Restore(b []byte) error {
 	e.init(l.early.limit)
 	s.init(l.said.limit)
 	for n := le.Uint32(take(4)); ok && n > 0 && len(e.waiting) < e.limit; n-- {
-		id := [16]byte(take(16))
-		e.put(id, math.Float64frombits(le.Uint64(take(8))))
+		a := aim{[16]byte(take(16)), [16]byte(take(16))}
+		e.put(a, math.Float64frombits(le.Uint64(take(8))))
 	}
 	for n := le.Uint32(take(4)); ok && n > 0 && len(s.keys) < s.limit; n-- {
 		s.put([16]byte(take(16)))
