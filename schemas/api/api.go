@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/url"
 	"reflect"
@@ -142,10 +141,7 @@ func (o *Operation) Decode(path func(string) string, query url.Values, body io.R
 	}
 	if o.BodyType() == "application/json" && body != nil {
 		if err := decodeJSON(body, req.Interface()); err != nil {
-			if e := (*schemas.Error)(nil); errors.As(err, &e) { // a request that reads itself names its own fields
-				return nil, e
-			}
-			return nil, schemas.Errorf(schemas.Invalid, o.Name, "body: %w", err)
+			return nil, bodyError(o.Name, err)
 		}
 	}
 	return req.Interface(), nil
@@ -159,7 +155,7 @@ func (o *Operation) DecodeObject(b []byte) (any, error) {
 	}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(b, &all); err != nil {
-		return nil, schemas.Errorf(schemas.Invalid, o.Name, "body: %w", err)
+		return nil, bodyError(o.Name, err)
 	}
 	path, query := map[string]string{}, url.Values{}
 	for f := range fields(o.Request) {
@@ -193,15 +189,6 @@ func (o *Operation) DecodeObject(b []byte) (any, error) {
 		}
 	}
 	return o.Decode(func(k string) string { return path[k] }, query, strings.NewReader(string(rest)))
-}
-
-func decodeJSON(r io.Reader, v any) error {
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil && err != io.EOF {
-		return err
-	}
-	return nil
 }
 
 type field struct {
