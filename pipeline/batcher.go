@@ -256,6 +256,9 @@ func (b *batcher) call(ctx context.Context, r *run) (err error) {
 	if r.start, r.took = time.Now(), 0; r.in.Rows() == 0 {
 		return nil // all its items were refused at the door
 	}
+	if b.graph != nil && b.graph.leaves {
+		r.mayLeave()
+	}
 	if b.poison == nil {
 		err = b.apply(ctx, &r.trace, r.in, r.out, r.owner, r.public)
 	} else if m := markOf(b.digest, r.items[0].digest); len(r.items) == 1 && b.poison.deaths(m) > 0 {

@@ -188,9 +188,7 @@ func (f *fanOut) send(ctx context.Context, b *fanned) {
 		if err == nil {
 			continue
 		}
-		for _, s := range r.shadows {
-			s.queue.count(shed, r.to-r.from)
-		}
+		r.drop()
 		if ctx.Err() == nil {
 			f.p.host.Log.Warn("rows not sent to shadows of other processes", "pipeline", f.p.name, "rows", r.to-r.from, slog.Any("error", err))
 		}
@@ -202,6 +200,18 @@ func (f *fanOut) close() {
 	f.mu.closed = true
 	f.mu.Unlock()
 	f.work.Wait()
+	for b := f.take(); b != nil; b = f.take() { // what waits is dropped
+		for _, r := range b.requests {
+			r.drop()
+		}
+	}
+}
+
+// drop counts the rows of a request that is not sent.
+func (r *fannedRequest) drop() {
+	for _, s := range r.shadows {
+		s.queue.count(shed, r.to-r.from)
+	}
 }
 
 // fanIn takes for one shadow what primaries of other processes have sent.
@@ -351,6 +361,7 @@ const awaitRevision = 2 * time.Second
 // it; nil: it did not come in time. It does not wait twice for a revision that did not.
 func (p *processor) awaited(ctx context.Context, revision, shadow string) *compiled {
 	var limit *time.Timer
+	over := false
 	for {
 		p.mu.Lock()
 		changed := p.mu.settled
@@ -361,7 +372,7 @@ func (p *processor) awaited(ctx context.Context, revision, shadow string) *compi
 				break
 			}
 		}
-		given := p.mu.missed == revision
+		given := over || p.mu.missed == revision
 		p.mu.Unlock()
 		if got != nil && (given || got.isLoaded(shadow)) {
 			return got
@@ -379,6 +390,7 @@ func (p *processor) awaited(ctx context.Context, revision, shadow string) *compi
 		select {
 		case <-changed:
 		case <-limit.C:
+			over = true // whatever others note in the meantime
 			p.mu.Lock()
 			p.mu.missed = revision
 			p.mu.Unlock()

@@ -24,6 +24,7 @@ type graph struct {
 	give   *picker // from in to what the root reads; nil: they are the same
 	out    *schemas.Schema
 	tells  bool      // there is something to tell of how an answer was made
+	leaves bool      // a node may leave others behind: the items of its runs have afterwards
 	beside sync.Pool // of *trace, for members
 	afoot  int32     // runs of one member of an ensemble that may be under way, also if nobody waits for them
 
@@ -113,6 +114,8 @@ type trace struct {
 	spare  []visit // what sort works in
 	// patient: all members of ensembles are waited for, and no time is saved.
 	patient bool
+	// serial: members of ensembles are asked one after the other, on the thread of the caller, which others go before.
+	serial bool
 
 	flow flow // scratch of graph.score
 	ids  []int32

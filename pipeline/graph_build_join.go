@@ -24,6 +24,7 @@ func (b *builder) ensemble(n *Node, facts *nodeFacts, at string, env *schemas.Sc
 		x.quorum = len(children)
 	}
 	facts.within = time.Duration(e.Within)
+	b.graph.leaves = b.graph.leaves || x.quorum < len(children) || e.Within > 0
 	if x.quorum < len(children) {
 		b.graph.tells = true
 		for _, m := range e.Members {
@@ -180,7 +181,7 @@ func (b *builder) cascade(n *Node, facts *nodeFacts, at string, env *schemas.Sch
 		x.when = append(x.when, b.acceptance(st.When, stageAt(at, i, "when"), facts.in, out))
 		x.within = append(x.within, time.Duration(st.Within))
 		if facts.within = max(facts.within, time.Duration(st.Within)); st.Within > 0 {
-			b.graph.tells = true
+			b.graph.tells, b.graph.leaves = true, true
 		}
 	}
 	return x

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/leatstream/leat/lineage"
+	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/schemas"
 )
 
@@ -36,14 +37,19 @@ route:
 func TestCascadeInTime(t *testing.T) {
 	w := newWorld(t)
 	p := w.start()
-	rev := p.apply(routed(t, p.model, "timed", `
+	within := func(large string) *pipeline.Revision {
+		return p.apply(routed(t, p.model, "timed", `
 route:
   cascade:
     - {name: small, accept: output.score < 10.0, model: m@2}
-    - {name: large, within: 40ms, accept: output.score < 200.0, model: m@9}
+    - {name: large, within: `+large+`, accept: output.score < 200.0, model: m@9}
     - {name: huge, within: 20s, model: m@10}
 `))
+	}
+	rev := within("10s")
 	p.ask("timed", body(1, 7, 70), schemas.HeaderRequestID, "r0").wants(t, 2, 63, 700)
+	p.derives(rev, "r0")
+	rev = within("40ms")
 	g := p.model.hold(t, "m@9")
 	a := p.ask("timed", body(1, 7), schemas.HeaderRequestID, "r1").wants(t, 2, 14)
 	if got := a.header.Get(schemas.HeaderFallback); got != "route;rows=1" || a.header.Get(schemas.HeaderModel) != "m@2" {
@@ -66,7 +72,6 @@ route:
 			t.Errorf("%+v", r)
 		}
 	}
-	p.derives(rev, "r0")
 	p.derives(rev, "r1")
 	p.stop()
 }

@@ -112,7 +112,7 @@ func (n *ensembleNode) askAll(f *flow, in *schemas.Batch, ids []int32) []*asked 
 			a.ask(n.members[m], part, ids)
 			n.give[m].free(part, in)
 		}
-		if m == len(all)-1 {
+		if m == len(all)-1 || f.serial {
 			ask()
 		} else {
 			wg.Go(ask)
@@ -134,10 +134,10 @@ func (f *flow) beside() *flow {
 	if t == nil {
 		t = &trace{}
 	}
-	t.by = slices.Grow(t.by, len(f.by))[:len(f.by)]
+	t.by = append(t.by[:0], f.by...)
 	t.failed = slices.Grow(t.failed, len(f.failed))[:len(f.failed)]
 	clear(t.failed)
-	t.patient = f.patient
+	t.patient, t.serial = f.patient, f.serial
 	return &flow{trace: t, ctx: f.ctx, g: f.g, host: f.host, owner: f.owner, past: f.past}
 }
 

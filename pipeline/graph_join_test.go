@@ -174,6 +174,7 @@ func TestEnsembleInTime(t *testing.T) {
 		return p.apply(routed(t, p.model, name, "route: {ensemble: {columns: {score: max}, "+rule+", members: [{name: two, model: m@2}, {name: three, model: m@3}, {name: slow, "+slow+"model: m@9}]}}\n"))
 	}
 	soon := ensemble("soon", "within: 30ms", "")
+	ensemble("later", "within: 20s", "")
 	ensemble("must", "quorum: 1", "required: true, ")
 	some := ensemble("some", "quorum: 2", "")
 	g := p.model.hold(t, "m@9")
@@ -187,7 +188,7 @@ func TestEnsembleInTime(t *testing.T) {
 		t.Error(e.err)
 	}
 	g.release()
-	p.ask("soon", body(1), schemas.HeaderTimeout, "20s").wants(t, 9)
+	p.ask("later", body(1), schemas.HeaderTimeout, "20s").wants(t, 9)
 	p.ask("must", body(1)).wants(t, 9)
 	p.model.onRunOf(func(by string, _ *schemas.Batch) error {
 		if by == "m@9" {
@@ -213,6 +214,27 @@ func TestEnsembleInTime(t *testing.T) {
 		t.Errorf("answered by %q", got)
 	}
 	p.derives(some, "r4")
+	p.stop()
+}
+
+// TestQuorumBelowEnsemble: members of an ensemble that waits for all may leave members of their own behind, all at once, of the
+// same requests.
+func TestQuorumBelowEnsemble(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	inner := "ensemble: {columns: {score: max}, quorum: 1, members: [{name: fast, model: m@2}, {name: slow, model: m@9}]}"
+	p.apply(routed(t, p.model, "below", "route: {ensemble: {columns: {score: max}, members: [{name: a, "+inner+"}, {name: b, "+inner+"}, {name: c, "+inner+"}]}}\n"))
+	g := p.model.hold(t, "m@9")
+	n := 2 * runtime.GOMAXPROCS(0) // as many as may be under way
+	for i := range n {
+		p.ask("below", body(1, float64(i)), schemas.HeaderRequestID, fmt.Sprint("r", i)).wants(t, 2, float64(2*i))
+	}
+	g.release()
+	w.eventually("the late ones are recorded", func() bool {
+		return len(p.records(lineage.Query{Pipeline: "below", Status: lineage.StatusLate})) == 3*2*n
+	})
+	p.change("below", nil)
+	w.eventually("all models are closed", func() bool { return len(p.model.open()) == 0 })
 	p.stop()
 }
 

@@ -30,13 +30,20 @@ type crew struct {
 // afterwards is closed when what follows from an item's answer is done: its records are durable.
 type afterwards chan struct{}
 
+// mayLeave makes the items of a run ready for members that are left behind. It comes before the graph runs: there, many read the
+// items at once.
+func (r *run) mayLeave() {
+	for i := range r.items {
+		if it := &r.items[i]; it.after == nil {
+			it.after = make(afterwards)
+		}
+	}
+}
+
 // kept returns what of an item may be read when it has been handed back.
 func (it *item) kept() *item {
 	if it.copied {
 		return it
-	}
-	if it.after == nil {
-		it.after = make(afterwards)
 	}
 	k := *it
 	k.copied = true

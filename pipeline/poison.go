@@ -211,6 +211,10 @@ func (p *Poison) markLocked(m mark, deaths byte, slots []int32) []int32 {
 func (p *Poison) clear(slots []int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.clearLocked(slots)
+}
+
+func (p *Poison) clearLocked(slots []int32) {
 	if p.mu.closed {
 		return
 	}
@@ -226,10 +230,9 @@ func (p *Poison) clear(slots []int32) {
 // pass says that m is no suspect any more.
 func (p *Poison) pass(m mark) {
 	p.mu.Lock()
-	s, ok := p.mu.suspects[m]
-	p.mu.Unlock()
-	if ok {
-		p.clear([]int32{s.slot})
+	defer p.mu.Unlock()
+	if s, ok := p.mu.suspects[m]; ok { // the same rows may come twice, and pass twice
+		p.clearLocked([]int32{s.slot})
 	}
 }
 

@@ -216,6 +216,8 @@ func (dr *door) offer(r *run, items []item) {
 			var far []*shadow
 			for _, s := range it.rev.shadows {
 				switch {
+				case !s.remote && it.again: // whoever had it in hands before may have died of this very shadow
+					s.queue.count(shed, it.to-it.from)
 				case !s.remote:
 					s.take(it, from, r.in)
 				case dr.p.host.Fan != nil && s.samples(it, r.in):

@@ -70,18 +70,25 @@ func (q *shadowQueue) put(s *shadow, it *item, by caller, in *schemas.Batch, row
 		q.count(shed, len(rows))
 		return
 	}
-	q.mu.Lock()
-	if q.mu.closed || q.mu.rows+len(rows) > s.spec.Budget || q.mu.bytes > maxShadowBytes {
-		q.mu.Unlock()
+	if !q.putLoaded(s, l, it, by, in, rows) {
 		q.count(shed, len(rows))
 		l.release()
-		return
+	}
+}
+
+// putLoaded is put with a reference on l, which it takes over unless it returns false. It gives the lock up whatever comes
+// to pass: the primary would wait for it.
+func (q *shadowQueue) putLoaded(s *shadow, l *castShadow, it *item, by caller, in *schemas.Batch, rows []int32) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.mu.closed || q.mu.rows+len(rows) > s.spec.Budget || q.mu.bytes > maxShadowBytes {
+		return false
 	}
 	q.mu.rows += len(rows)
 	var b *shadowBatch
 	if n := len(q.mu.waiting); n > 0 && q.mu.waiting[n-1].of == l && q.mu.waiting[n-1].in.Rows()+len(rows) <= maxShadowRows {
 		b = q.mu.waiting[n-1]
-		defer l.release() // the batch holds it already
+		defer l.release() // the batch holds it already, so this is not the last one
 	} else {
 		b = &shadowBatch{of: l, in: l.give.get()}
 		q.mu.waiting = append(q.mu.waiting, b)
@@ -93,12 +100,11 @@ func (q *shadowQueue) put(s *shadow, it *item, by caller, in *schemas.Batch, row
 		q.mu.workers++
 		q.work.Go(q.run)
 	}
-	full := q.mu.rows >= maxShadowRows
-	q.mu.Unlock()
 	wake(q.kick)
-	if full {
+	if q.mu.rows >= maxShadowRows {
 		wake(q.full)
 	}
+	return true
 }
 
 // wake leaves a token in a channel of capacity 1.
@@ -159,11 +165,14 @@ func (q *shadowQueue) run() {
 				lanes.leaveIdle()
 				break
 			}
-			t, out := &trace{}, schemas.NewBatch(b.of.sig.Outputs)
+			t, out := &trace{serial: true}, schemas.NewBatch(b.of.sig.Outputs)
 			start := time.Now()
 			err := b.of.shade(ctx, t, b, out, q.public)
 			lanes.leaveIdle()
-			q.record(ctx, b, t, out, start, err)
+			if err := safely("record", func() error { q.record(ctx, b, t, out, start, err); return nil }); err != nil {
+				q.count(failed, b.in.Rows())
+				q.p.host.Log.Error("rows of a shadow are not recorded", "pipeline", q.p.name, "shadow", q.name, slog.Any("error", err))
+			}
 			if q.done(b, t) {
 				return
 			}
@@ -196,7 +205,7 @@ func (q *shadowQueue) take() *shadowBatch {
 
 // shade runs a batch.
 func (l *castShadow) shade(ctx context.Context, t *trace, b *shadowBatch, out *schemas.Batch, public func(error) *schemas.Error) error {
-	owner := func(row int) *item { // members of an ensemble ask side by side
+	owner := func(row int) *item {
 		i := sort.Search(len(b.requests), func(i int) bool { return row < b.requests[i].to })
 		return &b.requests[i].item
 	}
@@ -231,10 +240,11 @@ func (q *shadowQueue) record(ctx context.Context, b *shadowBatch, t *trace, out 
 			if e == nil {
 				e = t.failed[at]
 			}
-			if e != nil {
+			aerr := v.shadow(&row, at, e, out)
+			if e != nil || aerr != nil {
 				bad++
 			}
-			if aerr := v.shadow(&row, at, e, out); aerr != nil {
+			if aerr != nil {
 				h.Log.Error("a row of a shadow is not recorded", "pipeline", q.p.name, "shadow", q.name, "request", row.RequestID, slog.Any("error", aerr))
 			}
 		}

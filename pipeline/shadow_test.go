@@ -4,9 +4,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/leatstream/leat/connectors"
 	"github.com/leatstream/leat/lineage"
 	"github.com/leatstream/leat/pipeline"
 	"github.com/leatstream/leat/pipeline/route"
@@ -336,4 +338,37 @@ shadows:
 		t.Errorf("the primary has loaded %v", got)
 	}
 	p.ask("far", row(1, 1)).wants(t, 4) // nobody listens any more
+}
+
+// An event that somebody had in hands before is not offered to a shadow in the same process: it may be what ended that process.
+func TestShadowOfAnEventThatComesAgain(t *testing.T) {
+	w := newWorld(t)
+	p := w.startToDie()
+	p.log.set(func([]byte) error { return schemas.Errorf(schemas.Unavailable, "test", "%w", errOutside) })
+	rev := routed(t, p.model, "again", "\ninput: {topic: in}\noutput: {topic: out}\nroute: {model: one@2}\nshadows: [{name: s, model: two@3}]\n")
+	p.apply(rev)
+	p.publish(event("in", "k", "old", body(1, 2)))
+	w.eventually("an append has failed", func() bool { return p.log.calls.Load() > 0 })
+	p.kill()
+	p = w.start()
+	p.sources = func(s connectors.Source) connectors.Source { // is asked before the topic is opened
+		for ok := false; !ok; { // until then everything is dropped
+			st, _ := p.State("again")
+			ok = st.Shadows["s"].Ready || w.Context().Err() != nil
+			runtime.Gosched()
+		}
+		return s
+	}
+	p.apply(rev)
+	p.outputs("out", 1)
+	p.publish(event("in", "k", "new", body(3)))
+	p.outputs("out", 2)
+	if got := p.shadowed("again", "s", 1); len(got) != 1 || got[0].RequestID != "new" {
+		t.Errorf("%d records, the first of %s", len(got), got[0].RequestID)
+	}
+	w.eventually("what came again is counted", func() bool {
+		s, _ := p.State("again")
+		return s.Shadows["s"] == pipeline.ShadowState{Ready: true, Scored: 1, Shed: 2}
+	})
+	p.stop()
 }
