@@ -208,7 +208,7 @@ func TestTwoCoordinatorsAtOnce(t *testing.T) {
 	id := p.job(RunRequest{From: "topic:flights", To: "topic:scores"}).ID
 	p.wait(id, func(v *View) bool { return v.Written >= 3 })
 	// q takes the lease although p holds and renews it.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for taken := false; !taken; {
 		taken = takeOver(t, ctx, q, id) // or p takes it back, where nothing runs for as long as a lease lasts
@@ -292,7 +292,7 @@ func cutAlike(t *testing.T, partitions int) {
 	dst := filepath.Join(w.dir, "out.ndjson")
 	id := p.job(RunRequest{From: "topic:flights", To: dst, Throttle: 4000}).ID
 	p.wait(id, func(v *View) bool { return v.Written >= 3 })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	j, _, err := q.store.get(ctx, id)
 	if err != nil {

@@ -265,7 +265,7 @@ func (p *process) stop() {
 // wait returns the job when it satisfies ok.
 func (p *process) wait(id string, ok func(*View) bool) *View {
 	p.w.t.Helper()
-	ctx, cancel := context.WithTimeout(p.w.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(p.w.t.Context(), 2*time.Minute)
 	defer cancel()
 	found := make(chan *View, 1)
 	go p.deps.Jobs.Watch(ctx, jobPrefix+id, func(_ string, value []byte, _ uint64, _ bool) {

@@ -351,7 +351,7 @@ func TestTwoCoordinatorsToKafka(t *testing.T) {
 	id := p.job(RunRequest{From: "topic:flights", To: "topic:scores"}).ID
 	p.wait(id, func(v *View) bool { return v.Written >= 3 })
 	// q writes as well, although p holds the lease and renews it: each fences the other until p has done it.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l := q.newLease(id)
 	_, rev, err := q.deps.Jobs.Get(ctx, l.key)
