@@ -214,7 +214,13 @@ func TestGroupTopicMadeAgain(t *testing.T) {
 		acceptAll(t, ctx, []*connectors.Delivery{d})
 	}
 	acceptAll(t, ctx, ds[8:]) // of a topic that is no more
-	eventually(t, ctx, "the commits", func() bool { return slices.Equal(committed(t, ctx, c, "t", 2), []int64{2, 2}) })
+	var got []int64
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("committed: %v", got)
+		}
+	})
+	eventually(t, ctx, "the commits", func() bool { got = committed(t, ctx, c, "t", 2); return slices.Equal(got, []int64{2, 2}) })
 }
 
 // TestGroupCoordinatorRestarts: records in work stay in work through a restart of the coordinator.
