@@ -171,7 +171,8 @@ func (b *builder) cascade(n *Node, facts *nodeFacts, at string, env *schemas.Sch
 		}
 		var r *refinement
 		if len(st.Refine) > 0 {
-			r = b.refinement(st, stageAt(at, i, "refine"), facts.in, union(seen[i], []graphNode{c}), out)
+			// All are made, also what the stage does not read: a column that fails for a row fails that row.
+			r = b.refinement(st, stageAt(at, i, "refine"), facts.in, union(seen[i], []graphNode{c}, sortedKeys(st.Refine)...), out)
 			sees = r.have
 		}
 		x.refine = append(x.refine, r)
