@@ -23,6 +23,10 @@ const (
 	// shadowGather is how long rows wait for others: nobody waits for them, and an append for each request would cost the
 	// machine as much as the requests' own.
 	shadowGather = 20 * time.Millisecond
+
+	// While requests come, a shadow rests so many times what a batch and its record took: a core that no run has use for may be
+	// busy with transport, commits and callers all the same.
+	shadowRest = 9
 )
 
 // shadowQueue holds the rows that wait for a shadow, and its workers. It belongs to one pipeline of one process and
@@ -173,7 +177,17 @@ func (q *shadowQueue) run() {
 				q.count(failed, b.in.Rows())
 				q.p.host.Log.Error("rows of a shadow are not recorded", "pipeline", q.p.name, "shadow", q.name, slog.Any("error", err))
 			}
+			took := time.Since(start)
 			if q.done(b, t) {
+				return
+			}
+			if !lanes.online() {
+				continue
+			}
+			more.Reset(shadowRest * took)
+			select {
+			case <-more.C:
+			case <-ctx.Done():
 				return
 			}
 		}
